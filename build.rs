@@ -1,0 +1,3 @@
+//! Builds the BPF skeletons into `OUT_DIR`; nothing else.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! What was sampled, window by window, to whoever takes it.
+
+use async_trait::async_trait;
+
+use crate::model::Batch;
+
+/// Why a batch was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// May succeed later: overload, connection lost, disk full.
+    #[error("{0}")]
+    Retryable(String),
+    /// Will never succeed: refused token, malformed, incompatible.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Takes the batch of a finished window. `Ok` means the receiver answers for it.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Hands over one batch.
+    async fn report(&self, batch: &Batch) -> Result<(), ReportError>;
+}

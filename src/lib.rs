@@ -1,0 +1,10 @@
+//! everflame: whole-system continuous profiling.
+//!
+//! Rooms in reading order, with the arrows of `docs/architecture.md`: a room imports only rooms below it.
+
+#[cfg(feature = "agent")]
+pub mod agent;
+pub mod model;
+pub mod store;
+pub mod symbolizer;
+pub mod unwind;

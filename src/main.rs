@@ -1,0 +1,3 @@
+//! Entry of every role.
+
+fn main() {}

@@ -1,0 +1,92 @@
+//! One document model, two engines behind [`Writer`], [`Reader`] and [`Queue`].
+//!
+//! Knows nothing of agents, wires or pages. Callers see the traits only; `run` chooses the engine.
+//! Loses nothing that [`Writer::write`] has acknowledged; refuses with a retryable error instead.
+
+pub mod document;
+mod error;
+mod read;
+
+use async_trait::async_trait;
+
+pub use document::Documents;
+pub use error::{Error, Result};
+pub use read::{
+    FrameDetail, GroupCount, GroupedCount, Precision, Series, StackSet, StackTrie, StoreStatus, TimeGrid,
+    Timeline,
+};
+
+use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
+
+/// Takes documents. `Ok` means durable.
+#[async_trait]
+pub trait Writer: Send + Sync {
+    /// Writes one batch of documents, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::is_retryable`] tells the caller whether the same batch may be sent again (disk full, overload).
+    async fn write(&self, documents: Documents) -> Result<()>;
+}
+
+/// Answers questions about a selection. Counts are exact unless [`Precision`] says otherwise.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// Size, extent and health of the store.
+    async fn status(&self) -> Result<StoreStatus>;
+
+    /// Samples per stack and group: the base of flame graphs, function lists and comparisons.
+    async fn stacks(&self, selection: &Selection, group_by: Option<Dimension>) -> Result<StackSet>;
+
+    /// Samples per time bucket, for the `top` largest groups and the rest.
+    async fn timeline(
+        &self,
+        selection: &Selection,
+        grid: TimeGrid,
+        group_by: Option<Dimension>,
+        top: usize,
+    ) -> Result<Timeline>;
+
+    /// Names of frames, in the order asked; a frame without a name carries the reason.
+    async fn frames(&self, ids: &[FrameId]) -> Result<Vec<FrameDetail>>;
+
+    /// Values of a dimension that start with `prefix`, with their samples, largest first.
+    async fn values(
+        &self,
+        dimension: Dimension,
+        prefix: &str,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<GroupCount>>;
+}
+
+/// Native frames that wait for a name.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Executables with unnamed frames that are due at `now`, each with at most `max_addresses` of its addresses.
+    async fn due(&self, now: UnixNanos, max_files: usize, max_addresses: usize) -> Result<Vec<PendingFile>>;
+
+    /// Stores names; overwrites what was known and takes the frames off the queue.
+    async fn name(&self, frames: Vec<document::StackFrame>) -> Result<()>;
+
+    /// Keeps the reason why these frames have no name. They come back at `retry_at`, or never.
+    async fn give_up(
+        &self,
+        file: FileId,
+        addresses: &[u64],
+        reason: &UnknownReason,
+        retry_at: Option<UnixNanos>,
+    ) -> Result<()>;
+}
+
+/// One executable and its addresses that have no name yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingFile {
+    /// Executable.
+    pub file: FileId,
+    /// Base name, empty when unknown.
+    pub name: std::sync::Arc<str>,
+    /// ELF addresses in bytes.
+    pub addresses: Vec<u64>,
+    /// Failed attempts so far.
+    pub retries: u32,
+}
