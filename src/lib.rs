@@ -7,4 +7,5 @@ pub mod agent;
 pub mod model;
 pub mod store;
 pub mod symbolizer;
+pub mod symbols;
 pub mod unwind;
