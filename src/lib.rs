@@ -4,6 +4,7 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+pub mod config;
 pub mod model;
 pub mod store;
 pub mod symbolizer;
