@@ -4,9 +4,12 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod model;
+pub mod run;
 pub mod store;
 pub mod symbolizer;
 pub mod symbols;
+pub mod telemetry;
 pub mod unwind;

@@ -1,3 +1,7 @@
-//! Entry of every role.
+//! Entry of every role: the program's name or the first argument says which.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    everflame::cli::main(std::env::args_os())
+}

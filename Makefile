@@ -1,0 +1,63 @@
+# Two commands do everything on a fresh Linux machine with a Rust toolchain: `make run` and `make test`.
+
+CARGO   ?= cargo
+PROFILE ?= release
+BIN      = target/$(PROFILE)/everflame
+SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check types deny bench truth crash dist setup setup-test clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building needs (clang, libelf, …)
+	@deploy/install-packages build
+
+setup-test: ## Install what the tests need (gdb, Chromium, Go, …)
+	@deploy/install-packages build test
+
+build: setup ## Build the program
+	$(CARGO) build --profile $(PROFILE) --locked
+
+run: build ## Build and profile this machine; prints the page's address
+	@echo "starting $(BIN) all-in-one (Ctrl-C stops it)"
+	@$(SUDO) $(BIN) all-in-one $(ARGS)
+
+check: ## Format, lints, house rules, types of the page, licences
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --quiet --test tidy
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory deny
+
+types: node_modules/.package-lock.json ## Check the types of the page's modules
+	npx --no-install tsc -p tsconfig.json
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+deny: ## Licences and advisories of all dependencies
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences not checked (cargo install cargo-deny --locked)"; fi
+
+test: setup-test check ## Every test; what needs root, Chromium or a kernel feature says so when it cannot run
+	$(CARGO) test --locked
+	@$(MAKE) --no-print-directory test-page
+
+.PHONY: test-page
+test-page: node_modules/.package-lock.json ## Browser scenes of the page
+	node --test tests/web/
+
+bench: setup ## Figures beside their budgets
+	$(CARGO) bench --locked
+
+truth: setup-test ## Programs with known call chains and shares against what was recorded
+	deploy/truth
+
+crash: setup ## Kill the store 100 times while it writes
+	EVERFLAME_CRASH_ROUNDS=100 $(CARGO) test --release --locked --test scenes -- store::crash --nocapture
+
+clean: ## Remove what was built
+	$(CARGO) clean

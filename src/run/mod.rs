@@ -1,0 +1,23 @@
+//! The only place that knows all roles: resolves, builds, joins and stops them in order.
+
+mod failure;
+mod resolve;
+mod roles;
+
+pub use failure::Failure;
+
+use crate::cli::{Command, Role};
+
+/// Runs one command to its end.
+pub fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::AllInOne(args) => roles::all_in_one(args),
+        Command::Agent(args) => roles::agent(args),
+        Command::Collector(args) => roles::collector(args),
+        Command::Web(args) => roles::web(args),
+        Command::Symbolizer(args) => roles::symbolizer(args),
+        Command::Symbtool(_) => Err(Failure::not_built_yet(Role::Symbtool)),
+        Command::Otelcol(_) => Err(Failure::not_built_yet(Role::Otelcol)),
+        Command::Setup(_) => Err(Failure::not_built_yet(Role::Setup)),
+    }
+}

@@ -1,0 +1,139 @@
+//! From arguments to resolved sections: which layers each role reads.
+
+use std::path::Path;
+
+use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, WebArgs};
+use crate::config::{
+    AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problems, Section, Settings,
+    SymbolizerSection, WebSection, resolve,
+};
+
+use super::Failure;
+
+/// Sections that a file shared by several roles may hold.
+const SECTIONS: [&str; 7] = [
+    CollectorSection::NAME,
+    SymbolizerSection::NAME,
+    AgentSection::NAME,
+    "output",
+    "store",
+    "web",
+    "all-in-one",
+];
+
+/// The environment of this process, as data.
+pub(super) fn environment() -> Environment {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}
+
+/// What resolving led to.
+pub(super) enum Outcome<S> {
+    /// Run with these settings.
+    Run(S),
+    /// `--check` was asked for and printed.
+    Checked,
+}
+
+/// Settings of all-in-one.
+pub(super) fn all_in_one(args: &AllInOneArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
+    let environment = environment();
+    let data_dir = AllInOneSection::default_data_dir(&environment, is_root);
+    let mut layers = Layers::new(environment).flag("default", "store.data_dir", Some(data_dir.display()));
+    if let Some(file) = &args.server.config {
+        layers = layers.yaml_file(file);
+    }
+    let settings = layers
+        .overrides(args.server.overrides.iter().map(String::as_str))
+        .flag("--data-dir", "store.data_dir", args.data_dir.as_deref().map(Path::display))
+        .flag("--web", "web.host", args.web.as_deref())
+        .flag("--collector", "pf-elastic-collector.host", args.collector.as_deref())
+        .flag("--samples-per-second", "pf-host-agent.samples-per-second", args.samples_per_second.as_deref())
+        .flag("--retention", "store.retention", args.retention.as_deref())
+        .flag("--no-agent", "all-in-one.agent", args.no_agent.then_some("false"))
+        .flag("--verbose", "pf-host-agent.verbose", args.verbose.then_some("true"))
+        .settings();
+    finish(&settings, args.server.check)
+}
+
+/// Settings of a server role from its file.
+pub(super) fn server<S: Section>(args: &ServerArgs, default_file: &str) -> Result<Outcome<S>, Failure> {
+    let mut layers = Layers::new(environment());
+    match &args.config {
+        Some(file) => layers = layers.yaml_file(file),
+        None if Path::new(default_file).exists() => layers = layers.yaml_file(Path::new(default_file)),
+        None => {}
+    }
+    finish(&layers.overrides(args.overrides.iter().map(String::as_str)).settings(), args.check)
+}
+
+/// Settings of the web role with the directory of its store.
+pub(super) fn web(args: &WebArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
+    let environment = environment();
+    let data_dir = AllInOneSection::default_data_dir(&environment, is_root);
+    let mut layers = Layers::new(environment).flag("default", "store.data_dir", Some(data_dir.display()));
+    if let Some(file) = &args.server.config {
+        layers = layers.yaml_file(file);
+    }
+    let settings = layers
+        .overrides(args.server.overrides.iter().map(String::as_str))
+        .flag("--data-dir", "store.data_dir", args.data_dir.as_deref().map(Path::display))
+        .flag("--web", "web.host", args.web.as_deref())
+        .settings();
+    finish(&settings, args.server.check)
+}
+
+/// Settings of the agent.
+pub(super) fn agent(args: &AgentArgs) -> Result<Outcome<AgentSection>, Failure> {
+    let name = AgentSection::NAME;
+    let file = args.config.as_deref();
+    let layers = Layers::new(environment())
+        .plain_file(file.unwrap_or(Path::new(AgentSection::DEFAULT_FILE)), name, file.is_some())
+        .variables(AgentSection::VARIABLES, name);
+    let settings = [
+        ("collection-agent", args.collection_agent.as_deref()),
+        ("secret-token", args.secret_token.as_deref()),
+        ("project-id", args.project_id.as_deref()),
+        ("tags", args.tags.as_deref()),
+        ("disable-tls", args.disable_tls.then_some("true")),
+        ("samples-per-second", args.samples_per_second.as_deref()),
+        ("reporter-interval", args.reporter_interval.as_deref()),
+        ("no-kernel-version-check", args.no_kernel_version_check.then_some("true")),
+        ("verbose", args.verbose.then_some("true")),
+    ]
+    .into_iter()
+    .fold(layers, |layers, (option, value)| layers.flag(&format!("-{option}"), &format!("{name}.{option}"), value))
+    .settings();
+    finish(&settings, args.check)
+}
+
+fn finish<S: Section>(settings: &Settings, check: bool) -> Result<Outcome<S>, Failure> {
+    let resolved = resolve::<S>(settings);
+    let foreign: Vec<&str> = SECTIONS.into_iter().filter(|section| !reads(settings, section)).collect();
+    let unknown = settings.unknown_keys(&foreign);
+    if check {
+        let mut problems = resolved.err().map(|problems| problems.0).unwrap_or_default();
+        problems.extend(unknown);
+        if !problems.is_empty() {
+            return Err(Problems(problems).into());
+        }
+        print(&settings.to_string());
+        return Ok(Outcome::Checked);
+    }
+    let section = resolved?;
+    for problem in unknown {
+        let hint = problem.hint.as_deref().unwrap_or("remove it, or look at the examples");
+        tracing::warn!(hint, "{problem}, ignored");
+    }
+    Ok(Outcome::Run(section))
+}
+
+/// Whether the role read any key of this section.
+fn reads(settings: &Settings, section: &str) -> bool {
+    settings.resolved().keys().any(|key| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Results that were asked for go to standard output.
+#[allow(clippy::print_stdout, reason = "--check prints its result")]
+fn print(text: &str) {
+    print!("{text}");
+}
