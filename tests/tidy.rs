@@ -200,7 +200,9 @@ fn kernel_side_c_carries_its_licence() {
     files(&root().join("bpf"), "h", &mut found);
     let broken: Vec<String> = found
         .iter()
-        .filter(|path| !fs::read_to_string(path).expect("a source file").contains("SPDX-License-Identifier: GPL-2.0"))
+        .filter(|path| {
+            !fs::read_to_string(path).expect("a source file").contains("SPDX-License-Identifier: GPL-2.0")
+        })
         .map(|path| path.display().to_string())
         .collect();
     fail_if_any("files under bpf/ are GPL-2.0", &broken);

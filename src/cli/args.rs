@@ -60,6 +60,7 @@ pub struct ServerArgs {
 
 /// Options of all-in-one.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "\
 Examples:
   sudo everflame all-in-one
@@ -114,6 +115,7 @@ pub struct WebArgs {
 
 /// Options of the agent. Each can also stand in the file and in the environment (PRODFILER_PROJECT_ID).
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "\
 Options may be written with one dash or two. Order: flag, environment (PRODFILER_ and the name in capitals), file.
 Needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE and CAP_SYSLOG.")]

@@ -43,7 +43,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    match crate::run::run(command) {
+    match crate::run::run(&command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print_error(&failure.to_string());
@@ -64,7 +64,8 @@ mod tests {
 
     fn help(role: &str) -> String {
         let mut command = Cli::command().term_width(110);
-        let command = if role.is_empty() { &mut command } else { command.find_subcommand_mut(role).expect("a role") };
+        let command =
+            if role.is_empty() { &mut command } else { command.find_subcommand_mut(role).expect("a role") };
         command.render_long_help().to_string()
     }
 

@@ -73,7 +73,9 @@ impl Role {
 /// Puts the role behind the program's name where the name says it, and gives the agent's single-dash options a
 /// second dash (`-project-id 1` is how its documentation writes them).
 pub(super) fn with_role(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let program = arguments.first().map(|first| Path::new(first).file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let program = arguments
+        .first()
+        .map(|first| Path::new(first).file_name().unwrap_or_default().to_string_lossy().into_owned());
     let mut role = program.as_deref().and_then(Role::by_program_name);
     if let Some(role) = role {
         arguments.insert(1, role.name().into());
@@ -99,12 +101,18 @@ mod tests {
     use super::*;
 
     fn check(given: &[&str], expected: &[&str]) {
-        assert_eq!(with_role(given.iter().map(Into::into).collect()), expected.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(
+            with_role(given.iter().map(Into::into).collect()),
+            expected.iter().map(OsString::from).collect::<Vec<_>>()
+        );
     }
 
     #[test]
     fn the_program_name_chooses_the_role() {
-        check(&["/usr/bin/pf-elastic-collector", "-c", "f"], &["/usr/bin/pf-elastic-collector", "collector", "-c", "f"]);
+        check(
+            &["/usr/bin/pf-elastic-collector", "-c", "f"],
+            &["/usr/bin/pf-elastic-collector", "collector", "-c", "f"],
+        );
         check(&["everflame", "web"], &["everflame", "web"]);
         check(&["symbtool", "--help"], &["symbtool", "symbtool", "--help"]);
     }

@@ -38,7 +38,7 @@ impl AllInOneSection {
 
 impl Section for AllInOneSection {
     fn read(settings: &Settings) -> Self {
-        let store = StoreSection::read_at(settings, "store", PathBuf::from("/var/lib/everflame"));
+        let store = StoreSection::read_at(settings, "store", Path::new("/var/lib/everflame"));
         let output = OutputSection::Embedded(EmbeddedOutput { store: store.clone() });
         Self {
             web: WebSection::read(settings),

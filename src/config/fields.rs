@@ -256,10 +256,7 @@ impl Settings {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, key: &str, default: T, words: &[(&'static str, T)]) -> T
-    where
-        T: PartialEq,
-    {
+    pub(super) fn word<T: Copy + PartialEq>(&self, key: &str, default: T, words: &[(&'static str, T)]) -> T {
         let what = format!("one of {}", words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", "));
         let show = |v: &T| words.iter().find(|(_, t)| t == v).map_or("", |(w, _)| *w).to_owned();
         let parse = parse_text(&what, |t| words.iter().find(|(w, _)| *w == t).map(|(_, v)| *v));
@@ -289,7 +286,7 @@ mod tests {
             assert_eq!(parse_duration(text), None, "{text}");
         }
         assert_eq!(show_duration(&Duration::from_secs(90)), "90s");
-        assert_eq!(show_duration(&Duration::from_secs(7_200)), "2h");
+        assert_eq!(show_duration(&Duration::from_hours(2)), "2h");
     }
 
     #[test]

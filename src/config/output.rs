@@ -1,6 +1,6 @@
 //! `output`: where documents go.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{ClientTls, Secret, Settings, StoreSection};
 
@@ -52,8 +52,7 @@ impl OutputSection {
                 let message = "expected one output, found elasticsearch and embedded".into();
                 settings.problem("output", message, Some("remove one of the two".into()));
             }
-            let store =
-                StoreSection::read_at(settings, "output.embedded", PathBuf::from("/var/lib/everflame"));
+            let store = StoreSection::read_at(settings, "output.embedded", Path::new("/var/lib/everflame"));
             return Self::Embedded(EmbeddedOutput { store });
         }
         Self::Elasticsearch(Box::new(ElasticsearchOutput::read(settings)))

@@ -1,6 +1,6 @@
 //! `store`: the embedded store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{ByteSize, Settings};
@@ -21,7 +21,7 @@ pub struct StoreSection {
 const DAY: Duration = Duration::from_hours(24);
 
 impl StoreSection {
-    pub(super) fn read_at(settings: &Settings, at: &str, data_dir: PathBuf) -> Self {
+    pub(super) fn read_at(settings: &Settings, at: &str, data_dir: &Path) -> Self {
         let key = |name: &str| format!("{at}.{name}");
         let any = Duration::from_hours(1)..=Duration::MAX;
         Self {

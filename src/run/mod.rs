@@ -9,7 +9,7 @@ pub use failure::Failure;
 use crate::cli::{Command, Role};
 
 /// Runs one command to its end.
-pub fn run(command: Command) -> Result<(), Failure> {
+pub fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::AllInOne(args) => roles::all_in_one(args),
         Command::Agent(args) => roles::agent(args),

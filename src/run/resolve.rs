@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, WebArgs};
 use crate::config::{
     AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problems, Section, Settings,
-    SymbolizerSection, WebSection, resolve,
+    SymbolizerSection, resolve,
 };
 
 use super::Failure;
@@ -101,7 +101,9 @@ pub(super) fn agent(args: &AgentArgs) -> Result<Outcome<AgentSection>, Failure> 
         ("verbose", args.verbose.then_some("true")),
     ]
     .into_iter()
-    .fold(layers, |layers, (option, value)| layers.flag(&format!("-{option}"), &format!("{name}.{option}"), value))
+    .fold(layers, |layers, (option, value)| {
+        layers.flag(&format!("-{option}"), &format!("{name}.{option}"), value)
+    })
     .settings();
     finish(&settings, args.check)
 }
