@@ -5,6 +5,7 @@
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod cli;
+pub mod collector;
 pub mod config;
 pub mod model;
 pub mod query;
@@ -14,3 +15,4 @@ pub mod symbolizer;
 pub mod symbols;
 pub mod telemetry;
 pub mod unwind;
+pub mod wire;
