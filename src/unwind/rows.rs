@@ -46,6 +46,8 @@ pub enum FpRule {
     AtCfa(i32),
     /// In memory at frame pointer + offset (DRAP).
     AtFp(i32),
+    /// Not to be known: the caller's frame pointer must not be used (0 serves).
+    Unknown,
 }
 
 /// Where the return address is.
@@ -99,8 +101,10 @@ pub struct Skipped {
     pub out_of_range: u64,
     /// Rows whose rule cannot be expressed (they become [`Rule::Unknown`]).
     pub unsupported: u64,
-    /// Entries beyond the row limit.
+    /// Entries beyond a limit: of rows, of rules, of entries.
     pub over_limit: u64,
+    /// Entries hidden or cut by another one of the same section that starts at or after the same address.
+    pub overlapping: u64,
 }
 
 /// All rows of one executable, sorted by offset, no two with the same offset, no two neighbours with the same rule.
@@ -114,6 +118,24 @@ pub struct UnwindTable {
     pub rules: Vec<Rule>,
     /// What is missing.
     pub skipped: Skipped,
+}
+
+impl Skipped {
+    /// Everything left out.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.malformed + self.out_of_range + self.unsupported + self.over_limit + self.overlapping
+    }
+}
+
+impl std::ops::AddAssign for Skipped {
+    fn add_assign(&mut self, other: Self) {
+        self.malformed += other.malformed;
+        self.out_of_range += other.out_of_range;
+        self.unsupported += other.unsupported;
+        self.over_limit += other.over_limit;
+        self.overlapping += other.overlapping;
+    }
 }
 
 impl UnwindTable {

@@ -1,0 +1,451 @@
+//! Go's own tables (`.gopclntab`, Go 1.16 to 1.26) to rules.
+//!
+//! Go writes for each function how far the stack pointer has moved at every instruction, so rows are exact. Functions
+//! that move to another stack are followed through their frame pointer. Names are read only to find those few.
+
+use super::Architecture;
+use super::MAX_ENTRIES;
+use super::entry;
+use super::reader::Reader;
+use super::rows::{CfaRule, FpRule, RaRule, Rule};
+
+const MAGIC_1_16: u32 = 0xffff_fffa;
+const MAGIC_1_18: u32 = 0xffff_fff0;
+const MAGIC_1_20: u32 = 0xffff_fff1;
+
+const FLAG_TOP_FRAME: u8 = 1;
+const FLAG_WRITES_SP: u8 = 2;
+const FLAG_ASSEMBLY: u8 = 4;
+
+/// Functions whose bytes are compared with their tables to see that the start of the text is right.
+const VERIFIED_FUNCTIONS: u32 = 256;
+
+/// Bytes of code in front of Go's own that are searched for its start: a C runtime, when an external linker put one there.
+const SEARCHED_BYTES: u64 = 4 << 20;
+
+/// Longest code of one function that is looked at for a change of stacks.
+const LOOKED_AT_BYTES: u64 = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Version {
+    Go1_16,
+    Go1_18,
+    Go1_20,
+}
+
+/// Gives the code at an ELF address: at most so many bytes, fewer where they end.
+pub(super) type CodeAt<'a> = &'a (dyn Fn(u64, u64) -> &'a [u8] + 'a);
+
+/// The tables of one binary, not yet walked.
+#[derive(Clone, Copy)]
+pub(super) struct GoTable<'a> {
+    version: Version,
+    architecture: Architecture,
+    quantum: u64,
+    functions: u32,
+    /// Address of entry offset 0; set by [`GoTable::locate_text`], 0 for versions with absolute addresses.
+    text_start: u64,
+    names: &'a [u8],
+    values: &'a [u8],
+    records: &'a [u8],
+    code_at: CodeAt<'a>,
+}
+
+impl std::fmt::Debug for GoTable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GoTable")
+            .field("version", &self.version)
+            .field("functions", &self.functions)
+            .field("text_start", &self.text_start)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a table says about one function.
+#[derive(Clone, Copy, Debug)]
+struct Function<'a> {
+    start: u64,
+    end: u64,
+    name: &'a [u8],
+    /// Offset of its stack table; 0 when it has none (C code linked in).
+    stack_table: u32,
+    flags: u8,
+}
+
+/// Tables that make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Whether these bytes start like a table for this architecture.
+pub(super) fn has_magic(bytes: &[u8], architecture: Architecture) -> bool {
+    let quantum = match architecture {
+        Architecture::X86_64 => 1,
+        Architecture::Aarch64 => 4,
+    };
+    matches!(bytes, [0xfa | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, q, 8, ..] if *q == quantum)
+}
+
+impl<'a> GoTable<'a> {
+    /// Reads the header. The start of the text is still to be found.
+    pub(super) fn parse(bytes: &'a [u8], architecture: Architecture, code_at: CodeAt<'a>) -> Option<Self> {
+        if !has_magic(bytes, architecture) {
+            return None;
+        }
+        let mut reader = Reader::new(bytes);
+        let version = match reader.u32()? {
+            MAGIC_1_16 => Version::Go1_16,
+            MAGIC_1_18 => Version::Go1_18,
+            MAGIC_1_20 => Version::Go1_20,
+            _ => return None,
+        };
+        reader.u16()?;
+        let quantum = u64::from(reader.u8()?);
+        reader.u8()?;
+        let functions = reader.u64()?;
+        reader.u64()?; // files
+        let text_start = if version == Version::Go1_16 { 0 } else { reader.u64()? };
+        let mut part = || bytes.get(usize::try_from(reader.u64()?).ok()?..);
+        let names = part()?;
+        part()?; // compilation units
+        part()?; // files
+        let values = part()?;
+        let records = part()?;
+        if functions == 0 || functions > MAX_ENTRIES as u64 {
+            return None;
+        }
+        let functions = functions as u32;
+        let table =
+            Self { version, architecture, quantum, functions, text_start, names, values, records, code_at };
+        table.map_entry(functions)?; // the end of the last function: so the whole map is there
+        Some(table)
+    }
+
+    /// Address of the function and offset of its record. One more entry than functions: the last one ends the text.
+    fn map_entry(&self, index: u32) -> Option<(u64, u64)> {
+        let wide = self.version == Version::Go1_16;
+        let size = if wide { 16 } else { 8 };
+        let mut reader = Reader::at(self.records, u64::from(index) * size)?;
+        if wide {
+            let address = reader.u64()?;
+            // The last entry is an address alone.
+            Some((address, reader.u64().unwrap_or(0)))
+        } else {
+            let address = self.text_start.wrapping_add(u64::from(reader.u32()?));
+            Some((address, reader.u32().map_or(0, u64::from)))
+        }
+    }
+
+    fn function(&self, index: u32) -> Option<Function<'a>> {
+        let (start, record) = self.map_entry(index)?;
+        let (end, _) = self.map_entry(index.checked_add(1)?)?;
+        let mut reader = Reader::at(self.records, record)?;
+        reader.skip(if self.version == Version::Go1_16 { 8 } else { 4 })?;
+        let name = reader.u32()?;
+        reader.skip(8)?; // argument size, deferreturn
+        let stack_table = reader.u32()?;
+        reader.skip(16)?; // files, lines, number of tables, compilation unit
+        if self.version == Version::Go1_20 {
+            reader.skip(4)?; // first line
+        }
+        reader.u8()?; // well-known number, other in each version
+        let flags = reader.u8()?;
+        let name = Reader::at(self.names, u64::from(name)).and_then(|mut reader| reader.c_string());
+        Some(Function { start, end, name: name.unwrap_or_default(), stack_table, flags })
+    }
+
+    /// Number of functions.
+    pub(super) fn len(&self) -> u32 {
+        self.functions
+    }
+
+    /// Code of function `index`; `None` when it is broken, an empty range when the tables do not speak about it.
+    pub(super) fn range(&self, index: u32) -> Option<std::ops::Range<u64>> {
+        let function = self.function(index)?;
+        if function.start > function.end {
+            return None;
+        }
+        Some(function.start..if function.stack_table == 0 { function.start } else { function.end })
+    }
+
+    /// Finds where the text starts, since Go 1.26 no longer says it and a PIE says it in a relocation: by trying
+    /// `candidates` and then all of `text`, and comparing prologues with the tables.
+    pub(super) fn locate_text(&mut self, candidates: &[u64], text: std::ops::Range<u64>) -> bool {
+        if self.version == Version::Go1_16 {
+            return true;
+        }
+        let said = (self.text_start != 0).then_some(self.text_start);
+        let search = (text.start..text.end.min(text.start.saturating_add(SEARCHED_BYTES))).step_by(16);
+        let found = said
+            .into_iter()
+            .chain(candidates.iter().copied())
+            .chain(std::iter::once(text.start))
+            .find(|&start| self.fits(start))
+            .or_else(|| search.into_iter().find(|&start| self.fits(start)));
+        match found {
+            Some(start) => self.text_start = start,
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether instructions that move the stack pointer stand where the tables say so, were the text to start here.
+    fn fits(&self, text_start: u64) -> bool {
+        let moved = Self { text_start, ..*self };
+        let (mut right, mut wrong) = (0, 0);
+        // Spread over the whole text: C code may lie in between.
+        let step = (self.functions / VERIFIED_FUNCTIONS).max(1);
+        for index in (0..self.functions).step_by(step as usize) {
+            let Some(function) = moved.function(index) else { continue };
+            let Some((at, moved_by)) = moved.first_move(&function) else { continue };
+            let code = (self.code_at)(at.wrapping_sub(7), 7);
+            if moved.is_prologue(code, moved_by) {
+                right += 1;
+            } else {
+                wrong += 1;
+            }
+            if wrong > 8 && wrong > right / 8 {
+                return false;
+            }
+        }
+        right > 0 && wrong <= right / 8
+    }
+
+    /// Whether `code` ends with an instruction that grows a frame by so many bytes.
+    fn is_prologue(&self, code: &[u8], moved_by: i64) -> bool {
+        match self.architecture {
+            // push; sub rsp, byte; sub rsp, int; add rsp, -128 is written where sub 128 would be longer
+            Architecture::X86_64 => match (moved_by, code) {
+                (8, [.., 0x50..=0x57 | 0x9c]) => true,
+                (_, [.., 0x48, 0x83, 0xec, byte]) => i64::from(*byte as i8) == moved_by,
+                (_, [.., 0x48, 0x83, 0xc4, byte]) => -i64::from(*byte as i8) == moved_by,
+                (_, [0x48, 0x81, 0xec, a, b, c, d]) => {
+                    i64::from(i32::from_le_bytes([*a, *b, *c, *d])) == moved_by
+                }
+                _ => false,
+            },
+            // str x30, [sp, -n]!; sub sp, sp, n; mov sp, x20
+            Architecture::Aarch64 => match code {
+                [.., a, b, c, d] => {
+                    let word = u32::from_le_bytes([*a, *b, *c, *d]);
+                    word & 0xffe0_0fff == 0xf800_0ffe
+                        || word & 0xff80_03ff == 0xd100_03ff
+                        || word & 0xffff_fc1f == 0x9100_001f
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Address behind the first instruction that moves the stack pointer, and by how much.
+    fn first_move(&self, function: &Function<'a>) -> Option<(u64, i64)> {
+        let mut found = None;
+        self.stack_moves(function, |address, value| {
+            if value > 0 && found.is_none() && address > function.start {
+                found = Some((address, value));
+            }
+        })
+        .ok()?;
+        found
+    }
+
+    /// Walks the stack table: from each address on, so many bytes lie between the stack pointer and where it was at
+    /// entry.
+    fn stack_moves(&self, function: &Function<'a>, mut moved: impl FnMut(u64, i64)) -> Result<(), Malformed> {
+        if function.stack_table == 0 {
+            return Err(Malformed);
+        }
+        let mut reader = Reader::at(self.values, u64::from(function.stack_table)).ok_or(Malformed)?;
+        let mut at = function.start;
+        let mut value = -1_i64;
+        while at < function.end {
+            let delta = reader.uleb().ok_or(Malformed)?;
+            if delta == 0 && at != function.start {
+                break;
+            }
+            // Zig-zag.
+            let delta = (delta >> 1) as i64 ^ -((delta & 1) as i64);
+            value = value.checked_add(delta).ok_or(Malformed)?;
+            let run = reader.uleb().and_then(|run| run.checked_mul(self.quantum)).ok_or(Malformed)?;
+            moved(at, value);
+            at = at.checked_add(run).ok_or(Malformed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the rules of function `index` in the order of addresses.
+    pub(super) fn rows(&self, index: u32, mut row: impl FnMut(u64, Rule)) -> Result<(), Malformed> {
+        let function = self.function(index).ok_or(Malformed)?;
+        match self.treatment(&function) {
+            Treatment::Stop => row(function.start, Rule::Stop),
+            Treatment::Signal => row(function.start, Rule::Signal),
+            Treatment::Exact => {
+                let saves = self.saves_frame_pointer(&function);
+                self.stack_moves(&function, |address, moved| row(address, self.exact(moved, saves)))?;
+            }
+            Treatment::StopFrom(address) => {
+                let saves = self.saves_frame_pointer(&function);
+                self.stack_moves(&function, |at, moved| {
+                    if at < address {
+                        row(at, self.exact(moved, saves));
+                    }
+                })?;
+                row(address, Rule::Stop);
+            }
+            Treatment::FramePointer => {
+                let saves = self.saves_frame_pointer(&function);
+                // The frame pointer is set by the instruction behind the one that saves the old one.
+                let set_by = match self.architecture {
+                    Architecture::X86_64 => 3,
+                    Architecture::Aarch64 => 4,
+                };
+                let mut before = 0;
+                self.stack_moves(&function, |address, moved| {
+                    if moved > 0 && saves {
+                        if before == 0 {
+                            row(address, self.exact(moved, saves));
+                        }
+                        row(if before == 0 { address + set_by } else { address }, Rule::FramePointer);
+                    } else {
+                        row(address, self.exact(moved, saves));
+                    }
+                    before = moved;
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rule while the stack pointer is `moved` bytes below its place at entry.
+    fn exact(&self, moved: i64, saves_frame_pointer: bool) -> Rule {
+        let Ok(moved) = i32::try_from(moved) else { return Rule::Unknown };
+        if !(0..=i32::MAX - 16).contains(&moved) {
+            return Rule::Unknown;
+        }
+        let framed = moved >= 8 && saves_frame_pointer;
+        match self.architecture {
+            Architecture::X86_64 => Rule::Frame {
+                cfa: CfaRule::Sp(moved + 8),
+                fp: if framed { FpRule::AtCfa(-16) } else { FpRule::Unchanged },
+                ra: RaRule::AtCfa(-8),
+            },
+            // The link register is saved at the stack pointer, the frame pointer right below it.
+            Architecture::Aarch64 => Rule::Frame {
+                cfa: CfaRule::Sp(moved),
+                fp: if framed { FpRule::AtCfa(-moved - 8) } else { FpRule::Unchanged },
+                ra: if moved == 0 { RaRule::LinkRegister } else { RaRule::AtCfa(-moved) },
+            },
+        }
+    }
+
+    /// Compiled functions with a frame always save it. Assembly may not, so its code is asked.
+    fn saves_frame_pointer(&self, function: &Function<'a>) -> bool {
+        let is_known_compiled = self.version > Version::Go1_16 && function.flags & FLAG_ASSEMBLY == 0;
+        if is_known_compiled || self.architecture == Architecture::Aarch64 {
+            return true;
+        }
+        let Some((address, moved)) = self.first_move(function) else { return false };
+        // push rbp before, or mov [rsp + moved - 8], rbp behind
+        if (self.code_at)(address - 1, 1) == [0x55] {
+            return true;
+        }
+        match (self.code_at)(address, 8) {
+            [0x48, 0x89, 0x6c, 0x24, at, ..] => i64::from(*at as i8) == moved - 8,
+            [0x48, 0x89, 0xac, 0x24, a, b, c, d] => {
+                i64::from(i32::from_le_bytes([*a, *b, *c, *d])) == moved - 8
+            }
+            _ => false,
+        }
+    }
+
+    fn treatment(&self, function: &Function<'a>) -> Treatment {
+        let flags = function.flags;
+        let has_flags = self.version > Version::Go1_16;
+        if has_flags && flags & (FLAG_TOP_FRAME | FLAG_WRITES_SP | FLAG_ASSEMBLY) == 0 {
+            return Treatment::Exact;
+        }
+        let name = function.name.strip_suffix(b".abi0").unwrap_or(function.name);
+        let name = name.split(|&byte| byte == b'<').next().unwrap_or_default();
+        if name.starts_with(b"_rt0_") {
+            return Treatment::Stop;
+        }
+        match name {
+            b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" => return Treatment::Stop,
+            // Marked as topmost frame, but the kernel called it and its tables lead to the signal frame.
+            b"runtime.sigtramp" | b"runtime.cgoSigtramp" => return Treatment::Exact,
+            b"runtime.mcall"
+            | b"runtime.morestack"
+            | b"runtime.switchToCrashStack0"
+            | b"runtime.gogo"
+            | b"gogo" => {
+                return self.stop_from_stack_switch(function);
+            }
+            b"runtime.systemstack" | b"runtime.asmcgocall" | b"runtime.cgocallback" => {
+                return Treatment::FramePointer;
+            }
+            b"runtime.nanotime1"
+            | b"runtime.nanotime"
+            | b"runtime.walltime1"
+            | b"runtime.walltime"
+            | b"time.now"
+            | b"runtime.vgetrandom1" => return Treatment::FramePointer,
+            _ => {}
+        }
+        if name.starts_with(b"runtime.sigreturn") {
+            return Treatment::Signal;
+        }
+        if flags & FLAG_ASSEMBLY != 0 {
+            let code = (self.code_at)(function.start, 16);
+            if entry::signal_return(code, self.architecture).is_some() {
+                return Treatment::Signal;
+            }
+        }
+        if has_flags && flags & FLAG_TOP_FRAME != 0 {
+            return Treatment::Stop;
+        }
+        if has_flags && flags & FLAG_WRITES_SP != 0 {
+            // A frame survives the change of stacks through its frame pointer; without one all is lost.
+            return if self.saves_frame_pointer(function) {
+                Treatment::FramePointer
+            } else {
+                self.stop_from_stack_switch(function)
+            };
+        }
+        Treatment::Exact
+    }
+
+    /// Exact up to the instruction that loads another stack pointer: who called is unknown from there on.
+    fn stop_from_stack_switch(&self, function: &Function<'a>) -> Treatment {
+        let len = (function.end - function.start).min(LOOKED_AT_BYTES);
+        let code = (self.code_at)(function.start, len);
+        let switch = match self.architecture {
+            // mov rsp, [reg + offset] or mov rsp, reg
+            Architecture::X86_64 => code.windows(3).position(|three| match *three {
+                [0x48 | 0x49, 0x8b, modrm] => modrm & 0x38 == 0x20,
+                [0x48 | 0x4c, 0x89, modrm] => modrm & 0xc7 == 0xc4,
+                _ => false,
+            }),
+            // mov sp, reg
+            Architecture::Aarch64 => code
+                .chunks_exact(4)
+                .position(|word| {
+                    u32::from_le_bytes([word[0], word[1], word[2], word[3]]) & 0xffff_fc1f == 0x9100_001f
+                })
+                .map(|word| word * 4),
+        };
+        // The rows of the instruction itself still hold; those behind it do not. Three bytes in is within it.
+        switch.map_or(Treatment::Exact, |at| Treatment::StopFrom(function.start + at as u64 + 3))
+    }
+}
+
+/// How a function's rows are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// By its stack table.
+    Exact,
+    /// By its stack table up to here.
+    StopFrom(u64),
+    /// Through the frame pointer once it is set.
+    FramePointer,
+    Stop,
+    Signal,
+}
