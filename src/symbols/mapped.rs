@@ -35,11 +35,25 @@ pub const MAX_WINDOW_BYTES: u64 = 256 << 20;
 /// Windows above this size get an anonymous map of their own: 16 pages, below it the heap is cheaper.
 const HEAP_WINDOW_BYTES: u64 = 64 << 10;
 
-/// A regular file with the size that it had when it was opened.
+/// A regular file with the size that it had when it was opened, or bytes in memory that stand for one.
 #[derive(Debug)]
 pub struct ImageFile {
-    file: File,
+    content: Content,
     size: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(File),
+    Memory(Window),
+}
+
+/// A file inside another one (MiniDebugInfo), or in memory only (vDSO).
+impl From<Window> for ImageFile {
+    fn from(bytes: Window) -> Self {
+        let size = bytes.len() as u64;
+        Self { content: Content::Memory(bytes), size }
+    }
 }
 
 impl ImageFile {
@@ -57,7 +71,7 @@ impl ImageFile {
         if size > MAX_FILE_BYTES {
             return Err(Error::TooLarge { what: "file size in bytes", found: size, limit: MAX_FILE_BYTES });
         }
-        Ok(Self { file, size })
+        Ok(Self { content: Content::File(file), size })
     }
 
     /// Size in bytes when it was opened.
@@ -66,22 +80,27 @@ impl ImageFile {
         self.size
     }
 
-    /// The file underneath.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Fills `buffer` from `offset`. `what` names the purpose in errors.
     ///
     /// # Errors
     /// When the file ends before `buffer` is full.
     pub fn read(&self, what: &'static str, offset: FileOffset, buffer: &mut [u8]) -> Result<()> {
         self.check(what, offset, buffer.len() as u64)?;
+        let file = match &self.content {
+            Content::File(file) => file,
+            Content::Memory(bytes) => {
+                let end = bytes.len() as u64;
+                let wanted = buffer.len() as u64;
+                let short = Error::Truncated { what, offset: offset.0, wanted, end };
+                let source = Bytes(bytes).slice(offset.0, wanted).ok_or(short)?;
+                buffer.copy_from_slice(source);
+                return Ok(());
+            }
+        };
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.0 + done as u64;
-            match self.file.read_at(rest, at) {
+            match file.read_at(rest, at) {
                 Ok(0) => {
                     return Err(Error::Truncated { what, offset: at, wanted: rest.len() as u64, end: at });
                 }

@@ -3,9 +3,14 @@
 //! Pure but for [`mapped`], the one door to a file. Knows nothing of queues, stores and processes. Everything read here
 //! was written by strangers: each limit is a named constant next to its use, and exceeding one is an [`Error`].
 
+pub mod demangle;
 pub mod elf;
 mod error;
 pub mod file_id;
+pub mod gosym;
 pub mod mapped;
+pub mod ranges;
+pub mod resolve;
 
 pub use error::{Error, Result};
+pub use resolve::SymbolIndex;
