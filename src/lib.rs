@@ -8,6 +8,7 @@ pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod model;
+pub mod net;
 pub mod query;
 pub mod run;
 pub mod store;

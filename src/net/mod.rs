@@ -1,0 +1,15 @@
+//! What every server and client of ours needs from the network: listening, tokens, guards, retries, stopping.
+//!
+//! Knows no protocol above HTTP and no role. Loses nothing by itself: what is refused is said to the other side.
+
+mod bearer;
+mod guard;
+mod listener;
+mod retry;
+
+pub use bearer::{Token, bearer};
+pub use guard::{HostGuard, Refused};
+pub use listener::{Error, Limits, Listener};
+pub use retry::RetryPolicy;
+/// Tells every task that it is time to stop. Clones hear the same call; children can be stopped alone.
+pub use tokio_util::sync::CancellationToken as Shutdown;
