@@ -5,14 +5,32 @@
 //! message is read once.
 
 mod attributes;
+mod client;
+mod codec;
+mod compression;
 mod decode;
 mod dictionary;
 mod encode;
 mod error;
 mod fields;
 pub mod limits;
+mod messages;
 mod revision;
+mod server;
 
+pub use client::{Client, ClientOptions, Compression, SendError};
 pub use decode::{Decoded, LeftOut, decode, decode_experimental};
 pub use encode::{Encoded, encode, encode_within};
 pub use error::{Error, Result};
+pub use messages::PartialSuccess;
+pub use server::{Answer, Package, Receiver, Refusal, Server};
+
+/// gRPC method of exports, revisions 1.4 and later.
+pub const EXPORT_PATH: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
+/// gRPC method of exports, revision 1.3.
+pub const EXPERIMENTAL_EXPORT_PATH: &str =
+    "/opentelemetry.proto.collector.profiles.v1experimental.ProfilesService/Export";
+/// Path of exports over HTTP.
+pub const HTTP_EXPORT_PATH: &str = "/v1development/profiles";
+/// Metadata key under which agents send their token, without a scheme.
+pub const TOKEN_METADATA: &str = "secrettoken";
