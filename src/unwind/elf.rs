@@ -53,6 +53,10 @@ pub fn from_elf_and_debug_file(bytes: &[u8], debug: Option<&[u8]>) -> Result<Unw
         for index in 0..go.len() {
             match go.range(index) {
                 Some(range) if range.is_empty() => {}
+                // A return address is looked up one byte before it.
+                Some(range) if go.is_signal_return(index) => {
+                    spans.add_fixed(range.start.saturating_sub(1), range.end, Rule::Signal);
+                }
                 Some(range) => spans.add_go(range.start, range.end, index),
                 None => spans.skipped.malformed += 1,
             }
@@ -109,7 +113,7 @@ fn add_section<'a>(spans: &mut Spans, frames: &mut Vec<Frames<'a>>, section: Sec
 fn add_known_code(spans: &mut Spans, file: &File<'_>) {
     for (name, address, code) in file.code_sections() {
         if file.architecture == Architecture::X86_64 {
-            let rules = entry::plt(name, code);
+            let rules = entry::linker_made(name, code);
             let ends = rules.iter().skip(1).map(|&(at, _)| at).chain(std::iter::once(code.len() as u64));
             for (&(at, rule), end) in rules.iter().zip(ends) {
                 spans.add_guess(address.saturating_add(at), address.saturating_add(end), rule);

@@ -95,8 +95,9 @@ fn thread_start(code: &[u8]) -> Option<std::ops::Range<usize>> {
     (end <= code.len() && rest.get(call - 2) == Some(&0xff)).then_some(start..end)
 }
 
-/// Rules of a lazy-binding section that no entry describes, as lld writes them: (offset, rule), x86-64 only.
-pub(super) fn plt(name: &[u8], code: &[u8]) -> Vec<(u64, Rule)> {
+/// Rules of a section that linkers make and often no entry describes: (offset, rule), x86-64 only. Stubs for lazy
+/// binding as lld writes them, and the frames of `_init` and `_fini`.
+pub(super) fn linker_made(name: &[u8], code: &[u8]) -> Vec<(u64, Rule)> {
     let frame = |cfa| Rule::Frame { cfa, fp: FpRule::Unchanged, ra: RaRule::AtCfa(-8) };
     // With branch tracking each stub starts with endbr64 and pushes its index right behind it.
     let tracked = code.get(16..).is_some_and(|second| second.starts_with(b"\xf3\x0f\x1e\xfa"));
@@ -105,13 +106,28 @@ pub(super) fn plt(name: &[u8], code: &[u8]) -> Vec<(u64, Rule)> {
         // The header is reached with the index pushed, and pushes the link map in its first six bytes.
         b".plt" => vec![(0, frame(CfaRule::Sp(16))), (6, frame(CfaRule::Sp(24))), (16, lazy)],
         b".plt.got" | b".plt.sec" | b".iplt" => vec![(0, frame(CfaRule::Sp(8)))],
+        b".init" | b".fini" => {
+            // sub rsp, 8; …; add rsp, 8; ret
+            let body = code.windows(4).position(|four| four == b"\x48\x83\xec\x08").map(|at| at as u64 + 4);
+            let end = code.strip_suffix(b"\x48\x83\xc4\x08\xc3").map(|rest| rest.len() as u64 + 4);
+            match (body, end) {
+                (Some(body @ 4..=8), Some(end)) => {
+                    vec![
+                        (0, frame(CfaRule::Sp(8))),
+                        (body, frame(CfaRule::Sp(16))),
+                        (end, frame(CfaRule::Sp(8))),
+                    ]
+                }
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Known, plt, process_start, scan, signal_return};
+    use super::{Known, linker_made, process_start, scan, signal_return};
     use crate::unwind::{Architecture, CfaRule, Rule};
 
     const X86: Architecture = Architecture::X86_64;
@@ -155,9 +171,18 @@ mod tests {
     #[test]
     fn tells_lazy_binding_stubs_with_branch_tracking_from_those_without() {
         let mut code = vec![0; 48];
-        assert!(matches!(plt(b".plt", &code)[2].1, Rule::Frame { cfa: CfaRule::Plt { threshold: 11 }, .. }));
+        assert!(matches!(
+            linker_made(b".plt", &code)[2].1,
+            Rule::Frame { cfa: CfaRule::Plt { threshold: 11 }, .. }
+        ));
         code[16..20].copy_from_slice(b"\xf3\x0f\x1e\xfa");
-        assert!(matches!(plt(b".plt", &code)[2].1, Rule::Frame { cfa: CfaRule::Plt { threshold: 9 }, .. }));
-        assert!(plt(b".text", &code).is_empty());
+        assert!(matches!(
+            linker_made(b".plt", &code)[2].1,
+            Rule::Frame { cfa: CfaRule::Plt { threshold: 9 }, .. }
+        ));
+        assert!(linker_made(b".text", &code).is_empty());
+        let fini = b"\xf3\x0f\x1e\xfa\x48\x83\xec\x08\x48\x83\xc4\x08\xc3";
+        let at: Vec<_> = linker_made(b".fini", fini).iter().map(|(at, _)| *at).collect();
+        assert_eq!(at, [0, 8, 12]);
     }
 }

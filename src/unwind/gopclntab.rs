@@ -167,6 +167,11 @@ impl<'a> GoTable<'a> {
         Some(function.start..if function.stack_table == 0 { function.start } else { function.end })
     }
 
+    /// Whether function `index` is what signal handlers return to.
+    pub(super) fn is_signal_return(&self, index: u32) -> bool {
+        self.function(index).is_some_and(|function| self.treatment(&function) == Treatment::Signal)
+    }
+
     /// Finds where the text starts, since Go 1.26 no longer says it and a PIE says it in a relocation: by trying
     /// `candidates` and then all of `text`, and comparing prologues with the tables.
     pub(super) fn locate_text(&mut self, candidates: &[u64], text: std::ops::Range<u64>) -> bool {
@@ -277,7 +282,7 @@ impl<'a> GoTable<'a> {
         let function = self.function(index).ok_or(Malformed)?;
         match self.treatment(&function) {
             Treatment::Stop => row(function.start, Rule::Stop),
-            Treatment::Signal => row(function.start, Rule::Signal),
+            Treatment::Signal => row(function.start, Rule::Signal), // see `is_signal_return`
             Treatment::Exact => {
                 let saves = self.saves_frame_pointer(&function);
                 self.stack_moves(&function, |address, moved| row(address, self.exact(moved, saves)))?;

@@ -1,6 +1,9 @@
 //! Real files and hostile ones against independent oracles.
 
+mod live;
 mod oracle;
+mod sampled;
+mod walk;
 
 use std::path::{Path, PathBuf};
 

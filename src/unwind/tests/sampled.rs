@@ -1,0 +1,228 @@
+//! Running programs with known call chains, caught anywhere and unwound by our tables.
+//!
+//! Both "complete" and "right" are checked, at whatever instruction the clock hit: prologues, signal frames, stubs and
+//! changes of stack included. Skipped, aloud, where perf or a compiler is missing.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use super::live::{Recording, Stopped, record};
+use super::walk::{Stack, Walker, mappings_of};
+use crate::unwind::Trouble;
+
+fn compile(directory: &Path, command: &str, arguments: &[&str]) -> bool {
+    let done =
+        Command::new(command).args(arguments).current_dir(directory).env("GO111MODULE", "off").output();
+    match done {
+        Ok(done) if done.status.success() => true,
+        Ok(done) => panic!("{command} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr)),
+        Err(missing) => {
+            println!("skipped: {command}: {missing}");
+            false
+        }
+    }
+}
+
+/// Counts of one program, with the commonest failures kept for the message.
+#[derive(Default)]
+struct Tally {
+    all: u32,
+    complete: u32,
+    right: u32,
+    /// Lead outside the stack that perf copied.
+    beyond: u32,
+    failures: HashMap<String, (u32, String)>,
+}
+
+impl Tally {
+    fn add(&mut self, stack: &Stack, is_right: bool) {
+        self.all += 1;
+        self.complete += u32::from(stack.end.is_ok());
+        self.right += u32::from(is_right && stack.end.is_ok());
+        if stack.end.is_err() || !is_right {
+            let end = stack.end.err().map_or("wrong".to_owned(), |trouble| format!("{trouble:?}"));
+            let (name, address) = stack.frames.last().unwrap();
+            let kind = end.split(['(', ' ']).next().unwrap();
+            let key = format!("{kind} in {name} {address:#x}");
+            self.failures.entry(key).or_insert((0, stack.to_string())).0 += 1;
+        }
+    }
+
+    /// Prints the scene; fails below 99.5 %.
+    fn judge(self, name: &str) {
+        let Self { all, complete, right, beyond, failures } = self;
+        println!("{name}: {all} stacks, {complete} complete, {right} right, {beyond} left the copied stack");
+        let mut failures: Vec<_> = failures.into_iter().collect();
+        failures.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+        for (key, (count, example)) in failures.iter().take(12) {
+            println!("  {count} × {key}\n      {example}");
+        }
+        assert!(all + beyond > 20, "{name}: only {all} samples");
+        let allowed = (all / 200).max(1);
+        assert!(complete + allowed >= all, "{name}: {complete} of {all} stacks complete");
+        assert!(right + allowed >= complete, "{name}: {right} of {complete} complete stacks right");
+    }
+}
+
+/// Walks every sample. `crosses` says where a step may lead to another stack, which perf did not copy.
+fn walk_all(
+    recording: Recording,
+    walker: &mut Walker,
+    crosses: impl Fn(&[&str]) -> bool,
+    is_right: impl Fn(&[&str]) -> bool,
+) -> Tally {
+    walker.mappings = recording.mappings;
+    walker.load();
+    let mut tally = Tally::default();
+    for sample in &recording.samples {
+        let base = sample.registers.sp;
+        let stack = walker.walk(sample.pid, sample.registers, |address| {
+            let at = usize::try_from(address.checked_sub(base)?).ok()?;
+            Some(u64::from_le_bytes(sample.stack.get(at..at.checked_add(8)?)?.try_into().ok()?))
+        });
+        let names = stack.names();
+        let is_beyond = match stack.end {
+            // Compilers do not say in epilogues that the frame pointer was popped: its slot is then right below the
+            // stack pointer, in the red zone, where the kernel side can read it and perf does not copy it.
+            Err(Trouble::Memory(address)) => (base - 128..base).contains(&address) || crosses(&names),
+            _ => false,
+        };
+        if is_beyond {
+            tally.beyond += 1;
+        } else {
+            tally.add(&stack, is_right(&names));
+        }
+    }
+    tally
+}
+
+#[test]
+fn walks_c_with_threads_signals_and_callbacks_without_frame_pointers() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("chain.c"), include_str!("programs/chain.c")).unwrap();
+    for (name, flags) in [
+        ("dynamic", &["-O2", "-fomit-frame-pointer"][..]),
+        ("static", &["-O2", "-fomit-frame-pointer", "-static"]),
+        ("lazy", &["-O1", "-no-pie", "-Wl,-z,lazy"]),
+    ] {
+        let program = directory.path().join(name);
+        let mut arguments = flags.to_vec();
+        arguments.extend(["-fno-optimize-sibling-calls", "-pthread", "chain.c", "-lm", "-o", name]);
+        if !compile(directory.path(), "gcc", &arguments) {
+            return;
+        }
+        let Some(recording) = record(directory.path(), &program, &[]) else { return };
+        walk_all(
+            recording,
+            &mut Walker::default(),
+            |_| false,
+            |names| {
+                // Whatever was hit: all of the chain that was begun is there, and its root is what starts threads.
+                let links = names.iter().filter(|name| name.starts_with("chain")).count();
+                let at_leaf = names.iter().any(|name| name.starts_with("leaf") || name.starts_with("sort"));
+                let in_chain = links == 41 || (links < 41 && !at_leaf) || names.contains(&"on_tick");
+                let root = names.last().unwrap();
+                in_chain && (root.contains("start") || root.contains("clone") || *root == "?")
+            },
+        )
+        .judge(name);
+    }
+}
+
+fn is_go_root(name: &str) -> bool {
+    const ROOTS: [&str; 9] = [
+        "runtime.goexit",
+        "runtime.mstart",
+        "runtime.mcall",
+        "runtime.morestack",
+        "runtime.rt0_go",
+        "runtime.gogo",
+        "gogo",
+        "_rt0_",
+        "_start",
+    ];
+    ROOTS.iter().any(|root| name.starts_with(root)) || name.contains("clone") || name == "?"
+}
+
+fn is_right_in_go(names: &[&str]) -> bool {
+    let count = |wanted: &str| names.iter().filter(|name| **name == wanted).count();
+    let has = |wanted: &str| count(wanted) > 0;
+    let chain = !has("main.burn") || count("main.rec") == 31;
+    let crossing = (!has("goCallback") && !has("c_inner")) || (has("c_outer") && has("main.work"));
+    let callback = !has("main.goCallback") || (has("c_inner") && has("main.main"));
+    let main = !has("main.main") || has("runtime.main");
+    chain && crossing && callback && main && is_go_root(names.last().unwrap())
+}
+
+/// Functions of the Go runtime that go on with another stack.
+fn crosses_in_go(names: &[&str]) -> bool {
+    let last = names.last().unwrap();
+    // Signal handlers run on a stack of their own.
+    let in_signal = names.iter().any(|name| name.starts_with("runtime.sigtramp"));
+    let functions =
+        ["runtime.systemstack", "runtime.asmcgocall", "runtime.cgocallback", "time.now", "runtime.nanotime1"];
+    in_signal || functions.iter().any(|known| last.starts_with(known))
+}
+
+#[test]
+fn walks_go_in_every_way_it_is_linked() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("plain.go"), include_str!("programs/plain.go")).unwrap();
+    std::fs::write(at("cgo.go"), include_str!("programs/cgo.go")).unwrap();
+    let builds: [(&str, &str, &[&str], Option<&str>); 8] = [
+        ("plain", "plain.go", &[], None),
+        ("stripped", "plain.go", &["-ldflags=-s -w"], Some("plain")),
+        ("pie", "plain.go", &["-buildmode=pie"], None),
+        ("pie-stripped", "plain.go", &["-buildmode=pie", "-ldflags=-s -w"], Some("pie")),
+        ("cgo", "cgo.go", &[], None),
+        ("cgo-stripped", "cgo.go", &["-ldflags=-s -w"], Some("cgo")),
+        ("cgo-pie", "cgo.go", &["-buildmode=pie"], None),
+        ("cgo-pie-stripped", "cgo.go", &["-buildmode=pie", "-ldflags=-s -w"], Some("cgo-pie")),
+    ];
+    for (name, source, flags, twin) in builds {
+        let mut arguments = vec!["build"];
+        arguments.extend(flags);
+        arguments.extend(["-o", name, source]);
+        if !compile(directory.path(), "go", &arguments) {
+            return;
+        }
+        let twins: HashMap<_, _> = twin.map(|twin| (at(name), at(twin))).into_iter().collect();
+        let mut walker = Walker { twins: twins.clone(), ..Walker::default() };
+        if let Some(recording) = record(directory.path(), &at(name), &[]) {
+            walk_all(recording, &mut walker, crosses_in_go, is_right_in_go).judge(name);
+        }
+        walk_stopped(&at(name), twins).judge(&format!("{name}, stopped"));
+    }
+}
+
+/// Stops a program again and again and walks all its threads, changes of stack included.
+fn walk_stopped(program: &Path, twins: HashMap<std::path::PathBuf, std::path::PathBuf>) -> Tally {
+    let mut child = Command::new(program)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let mut walker = Walker { twins, ..Walker::default() };
+    let mut tally = Tally::default();
+    while child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let Some(stopped) = Stopped::stop(pid) else { continue };
+        walker.mappings = mappings_of(pid);
+        walker.load();
+        for tid in stopped.threads() {
+            let Some(registers) = stopped.registers(tid) else { continue };
+            let stack = walker.walk(pid, registers, |address| stopped.read(address));
+            // The rule wanted the frame pointer of the innermost frame.
+            if stack.end == Err(Trouble::Memory(9)) {
+                tally.beyond += 1;
+            } else {
+                let is_right = is_right_in_go(&stack.names());
+                tally.add(&stack, is_right);
+            }
+        }
+    }
+    tally
+}
