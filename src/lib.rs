@@ -16,4 +16,6 @@ pub mod symbolizer;
 pub mod symbols;
 pub mod telemetry;
 pub mod unwind;
+#[cfg(feature = "web")]
+pub mod web;
 pub mod wire;

@@ -48,9 +48,11 @@ const MS: u64 = 1_000_000;
 #[must_use]
 pub fn grid(range: TimeRange, max_buckets: u32) -> TimeGrid {
     let max_buckets = u64::from(max_buckets.max(1));
-    // A range across a boundary needs two buckets of any width: one bucket is exactly the range.
+    // A range across a boundary needs two buckets of any round width: one bucket is the range in whole milliseconds.
     if max_buckets == 1 {
-        return TimeGrid { start: range.from, width_ns: range.nanos().max(1), buckets: 1 };
+        let start = range.from.0 / MS * MS;
+        let width_ns = range.to.0.saturating_sub(start).div_ceil(MS).max(1).saturating_mul(MS);
+        return TimeGrid { start: UnixNanos(start), width_ns, buckets: 1 };
     }
     let widest = WIDTHS_MS[WIDTHS_MS.len() - 1] * MS;
     let doubled = std::iter::successors(Some(widest), |width| width.checked_mul(2)).skip(1);
