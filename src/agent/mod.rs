@@ -3,5 +3,7 @@
 //! Knows nothing of stores and pages. Loses a sample only into a counter with a reason.
 
 pub mod bpf;
+pub mod capabilities;
 pub mod process;
 pub mod reporter;
+pub mod tables;

@@ -1,0 +1,208 @@
+//! `bpf/abi.h` in Rust: constants made by the build script, structs mirrored by hand with their sizes asserted.
+//!
+//! Nothing here talks to the kernel. Structs are turned into words and back field by field, so no layout is trusted
+//! that the assertions below do not hold.
+
+use std::mem::{offset_of, size_of};
+
+use super::EndReason;
+
+include!(concat!(env!("OUT_DIR"), "/abi.rs"));
+
+/// What a counter is for. The sum of [`CounterClass::Whole`] equals the sum of [`CounterClass::Part`], exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterClass {
+    /// What came in: ticks.
+    Whole,
+    /// Where each tick ended: stored, or dropped for a reason.
+    Part,
+    /// How the work went.
+    Detail,
+}
+
+/// `struct abi_rule`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(crate) struct Rule {
+    pub(crate) cfa: u8,
+    pub(crate) fp: u8,
+    pub(crate) ra: u8,
+    pub(crate) slot: u8,
+    pub(crate) cfa_offset: i32,
+    pub(crate) fp_offset: i32,
+    pub(crate) ra_offset: i32,
+}
+
+impl Rule {
+    /// As the kernel side reads it.
+    pub(crate) fn words(self) -> [u32; 4] {
+        [
+            u32::from_ne_bytes([self.cfa, self.fp, self.ra, self.slot]),
+            self.cfa_offset as u32,
+            self.fp_offset as u32,
+            self.ra_offset as u32,
+        ]
+    }
+}
+
+/// `struct abi_process`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Process {
+    pub(crate) stamp: u32,
+    pub(crate) page: u32,
+    pub(crate) levels: u32,
+    pub(crate) reserved: u32,
+}
+
+impl Process {
+    /// As the kernel side reads it.
+    pub(crate) fn words(self) -> [u32; 4] {
+        [self.stamp, self.page, self.levels, self.reserved]
+    }
+}
+
+/// `struct abi_settings`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Settings {
+    pub(crate) only_pid: u32,
+    pub(crate) kernel_stack_bytes: u32,
+    pub(crate) pac_mask: u64,
+}
+
+impl Settings {
+    /// As the kernel side reads it.
+    pub(crate) fn bytes(self) -> [u8; SETTINGS_BYTES as usize] {
+        let mut bytes = [0; SETTINGS_BYTES as usize];
+        bytes[0..4].copy_from_slice(&self.only_pid.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.kernel_stack_bytes.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.pac_mask.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct abi_mapping_page`: only its offsets are used, in 32-bit words.
+#[repr(C)]
+struct MappingPageLayout {
+    start: [u64; 128],
+    bias: [u64; 128],
+    root: [u32; 128],
+    pages: [u32; 128],
+    unused: [u32; 256],
+}
+
+/// First word of each column of a mapping page.
+pub(crate) mod mapping_page {
+    use super::{MappingPageLayout, offset_of};
+
+    pub(crate) const START: usize = offset_of!(MappingPageLayout, start) / 4;
+    pub(crate) const BIAS: usize = offset_of!(MappingPageLayout, bias) / 4;
+    pub(crate) const ROOT: usize = offset_of!(MappingPageLayout, root) / 4;
+    pub(crate) const PAGES: usize = offset_of!(MappingPageLayout, pages) / 4;
+    /// Start of an entry that is not used: the largest address for a comparison by sign.
+    pub(crate) const NO_START: u64 = i64::MAX as u64;
+}
+
+/// `struct abi_trace_event`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct TraceEvent {
+    pub(crate) version: u16,
+    pub(crate) end: u16,
+    pub(crate) cpu: u32,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) time_ns: u64,
+    pub(crate) comm: [u8; 16],
+    pub(crate) kernel_frames: u16,
+    pub(crate) user_frames: u16,
+    pub(crate) ring_start: u16,
+    pub(crate) reserved: u16,
+    pub(crate) skipped: u32,
+    pub(crate) reserved2: u32,
+}
+
+impl TraceEvent {
+    /// Reads the header at the start of a record; `None` when the record is too short for one.
+    pub(crate) fn read(record: &[u8]) -> Option<Self> {
+        fn at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
+            record.get(offset..offset + N)?.try_into().ok()
+        }
+        if record.len() < size_of::<Self>() {
+            return None;
+        }
+        Some(Self {
+            version: u16::from_ne_bytes(at(record, offset_of!(Self, version))?),
+            end: u16::from_ne_bytes(at(record, offset_of!(Self, end))?),
+            cpu: u32::from_ne_bytes(at(record, offset_of!(Self, cpu))?),
+            pid: u32::from_ne_bytes(at(record, offset_of!(Self, pid))?),
+            tid: u32::from_ne_bytes(at(record, offset_of!(Self, tid))?),
+            time_ns: u64::from_ne_bytes(at(record, offset_of!(Self, time_ns))?),
+            comm: at(record, offset_of!(Self, comm))?,
+            kernel_frames: u16::from_ne_bytes(at(record, offset_of!(Self, kernel_frames))?),
+            user_frames: u16::from_ne_bytes(at(record, offset_of!(Self, user_frames))?),
+            ring_start: u16::from_ne_bytes(at(record, offset_of!(Self, ring_start))?),
+            reserved: 0,
+            skipped: u32::from_ne_bytes(at(record, offset_of!(Self, skipped))?),
+            reserved2: 0,
+        })
+    }
+
+    /// The reason behind `end`; `None` for a number that this build does not know.
+    pub(crate) fn end_reason(&self) -> Option<EndReason> {
+        END_REASONS.iter().find(|(number, _)| *number == self.end).map(|(_, reason)| *reason)
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Rule>() == RULE_BYTES as usize);
+    assert!(size_of::<Process>() == PROCESS_BYTES as usize);
+    assert!(size_of::<Settings>() == SETTINGS_BYTES as usize);
+    assert!(size_of::<MappingPageLayout>() == MAPPING_PAGE_BYTES as usize);
+    assert!(size_of::<TraceEvent>() == TRACE_EVENT_BYTES as usize);
+    assert!(INNER_FRAMES + OUTER_FRAMES == MAX_USER_FRAMES);
+    assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES <= FRAME_WORDS);
+    assert!(super::UserFrame::RETURN_ADDRESS == 1 << RETURN_ADDRESS_BIT);
+    assert!(super::UserFrame::APPROXIMATE == 1 << APPROXIMATE_BIT);
+};
+
+/// Where the kernel side keeps a register, by DWARF number; `None` for one it does not keep.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn register_slot(dwarf: u8) -> Option<u8> {
+    // DWARF: rax rdx rcx rbx rsi rdi rbp rsp r8..r15; kept: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi.
+    const SLOTS: [u8; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
+    SLOTS.get(usize::from(dwarf)).copied()
+}
+
+/// Where the kernel side keeps a register, by DWARF number; `None` for one it does not keep.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn register_slot(dwarf: u8) -> Option<u8> {
+    // x0..x30, sp: both number them alike.
+    (dwarf <= 31).then_some(dwarf)
+}
+
+/// DWARF number of the register that holds the return address of a leaf; `None` where a call pushes it.
+pub(crate) const LINK_REGISTER: Option<u8> = if cfg!(target_arch = "aarch64") { Some(30) } else { None };
+
+/// Bytes of a kernel stack. Not in BTF; 16 KiB on both architectures without KASAN and with 4 KiB pages.
+pub(crate) const KERNEL_STACK_BYTES: u32 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_reason_has_one_number() {
+        for (i, (number, reason)) in END_REASONS.iter().enumerate() {
+            assert!(END_REASONS[..i].iter().all(|(n, r)| n != number && r != reason));
+        }
+        assert_eq!(END_REASONS.len(), 12);
+    }
+
+    #[test]
+    fn counters_begin_with_the_whole() {
+        assert_eq!(COUNTERS[0], (CounterClass::Whole, "ticks"));
+        assert!(COUNTERS.contains(&(CounterClass::Part, "stored")));
+    }
+}

@@ -1,0 +1,343 @@
+//! Unwind tables and mappings as the sampling program sees them: the process room's [`KernelSide`].
+//!
+//! Decides which page holds what, and when it may hold something else; writes through [`Memory`] only. Knows no file, no
+//! process beyond its number, and no clock but the one it is given. Content is shared: the same table published twice is
+//! stored once, a rule once for the machine. A table without users stays as long as there is room for it.
+
+mod pages;
+mod pool;
+mod processes;
+#[cfg(test)]
+mod recorded;
+mod rules;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hasher;
+use std::time::Instant;
+
+use twox_hash::XxHash64;
+
+pub use pool::Page;
+use pool::{GRACE, Pool, Refusal};
+use processes::Entry;
+use rules::RuleIds;
+
+use crate::agent::bpf::abi;
+use crate::agent::process::{KernelSide, KernelSideError, ProcessMapping, TableId};
+use crate::unwind::{Row, UnwindTable};
+
+/// Where pages, rules and process rows are stored. `agent::bpf::KernelMaps` is the kernel's; errors are errno values.
+pub trait Memory {
+    /// Adds the next part of pages.
+    fn add_part(&mut self) -> Result<(), i32>;
+    /// Stores a page of an added part, which no process row leads to yet.
+    fn write_page(&mut self, id: u32, page: &Page);
+    /// Stores a rule (`struct abi_rule`) that no page names yet.
+    fn write_rule(&mut self, id: u16, rule: [u32; 4]);
+    /// Stores a process row (`struct abi_process`); everything written before is visible to who reads it.
+    fn set_process(&mut self, pid: u32, row: [u32; 4]) -> Result<(), i32>;
+    /// Removes a process row, if there is one.
+    fn remove_process(&mut self, pid: u32) -> Result<(), i32>;
+    /// Most processes.
+    fn max_processes(&self) -> u32;
+}
+
+/// How much is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes taken from the system for pages.
+    pub pool_bytes: u64,
+    /// Bytes of pages in use or resting.
+    pub used_bytes: u64,
+    /// Tables stored, used or not.
+    pub tables: usize,
+    /// Distinct rules.
+    pub rules: usize,
+    /// Processes with mappings.
+    pub processes: usize,
+    /// Tables thrown out for want of room.
+    pub evicted_tables: u64,
+    /// Mappings left out because a process had too many.
+    pub dropped_mappings: u64,
+    /// Rules that the kernel side cannot express or had no room for.
+    pub dropped_rules: u64,
+}
+
+/// One part in this many of the budget is kept for mappings: without them the best table is useless.
+const RESERVE_DIVISOR: u64 = 16;
+
+#[derive(Debug)]
+struct Table {
+    root: u32,
+    base: u64,
+    pages: Vec<u32>,
+    content: Content,
+    /// Times published and not retired.
+    published: u32,
+    /// Mappings of processes that lead to it.
+    mapped: u32,
+    /// Since when nobody uses it.
+    idle_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Process {
+    pages: Vec<u32>,
+    tables: Vec<TableId>,
+}
+
+/// Fingerprint of a table as written: 128 bits and the number of rows.
+type Content = (u64, u64, u64, usize);
+
+/// The kernel side's tables and processes.
+pub struct Tables<M> {
+    memory: M,
+    clock: Box<dyn Fn() -> Instant + Send>,
+    pool: Pool,
+    reserve_pages: usize,
+    rules: RuleIds,
+    stored: BTreeMap<TableId, Table>,
+    by_content: HashMap<Content, TableId>,
+    processes: HashMap<u32, Process>,
+    last_table: u32,
+    last_stamp: u32,
+    evicted: u64,
+    dropped_mappings: u64,
+    dropped_rules: u64,
+}
+
+impl<M> std::fmt::Debug for Tables<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (tables, processes) = (self.stored.len(), self.processes.len());
+        f.debug_struct("Tables")
+            .field("tables", &tables)
+            .field("processes", &processes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Memory> Tables<M> {
+    /// Nothing stored; pages may take up to `pool_budget_bytes`, in whole parts of 4 MiB, at least one.
+    pub fn new(mut memory: M, pool_budget_bytes: u64) -> Self {
+        let rules = RuleIds::new(&mut memory);
+        let pool = Pool::new(pool_budget_bytes);
+        let reserve_pages = (pool.budget_bytes() / RESERVE_DIVISOR / u64::from(abi::PAGE_WORDS * 4)) as usize;
+        Self {
+            memory,
+            clock: Box::new(Instant::now),
+            pool,
+            reserve_pages,
+            rules,
+            stored: BTreeMap::new(),
+            by_content: HashMap::new(),
+            processes: HashMap::new(),
+            last_table: 0,
+            last_stamp: 0,
+            evicted: 0,
+            dropped_mappings: 0,
+            dropped_rules: 0,
+        }
+    }
+
+    /// With another clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> Instant + Send + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// How much is in use.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            pool_bytes: self.pool.bytes(),
+            used_bytes: self.pool.used_bytes(),
+            tables: self.stored.len(),
+            rules: self.rules.len(),
+            processes: self.processes.len(),
+            evicted_tables: self.evicted,
+            dropped_mappings: self.dropped_mappings,
+            dropped_rules: self.dropped_rules,
+        }
+    }
+
+    /// Pages for a table or a process; throws out tables that nobody uses when there are too few.
+    fn take_pages(&mut self, count: usize, reserve: usize) -> Result<Vec<u32>, KernelSideError> {
+        let now = (self.clock)();
+        loop {
+            match self.pool.take(count, reserve, now, &mut self.memory) {
+                Ok(pages) => return Ok(pages),
+                Err(Refusal::Kernel(errno)) => return Err(KernelSideError::Kernel(errno)),
+                Err(Refusal::Full) if self.evict_one(now) => {}
+                Err(Refusal::Full) => {
+                    return Err(KernelSideError::PoolFull {
+                        used_bytes: self.pool.used_bytes(),
+                        budget_bytes: self.pool.budget_bytes(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Throws out the table that was idle longest, if any was so for long enough that no program can still read it.
+    fn evict_one(&mut self, now: Instant) -> bool {
+        let rested =
+            |table: &Table| table.idle_since.filter(|&since| now.saturating_duration_since(since) >= GRACE);
+        let oldest = self.stored.iter().filter_map(|(&id, table)| Some((rested(table)?, id))).min();
+        let Some(table) = oldest.and_then(|(_, id)| self.stored.remove(&id)) else { return false };
+        self.by_content.remove(&table.content);
+        self.pool.give_back_rested(table.pages);
+        self.evicted += 1;
+        true
+    }
+
+    /// Takes one use off a table.
+    fn release(&mut self, id: TableId, mapped: bool) {
+        let now = (self.clock)();
+        let Some(table) = self.stored.get_mut(&id) else { return };
+        let uses = if mapped { &mut table.mapped } else { &mut table.published };
+        *uses = uses.saturating_sub(1);
+        if table.published == 0 && table.mapped == 0 {
+            table.idle_since = Some(now);
+        }
+    }
+
+    /// A mapping as the kernel side wants it; one whose table is gone counts as one without.
+    fn resolve(&self, mapping: &ProcessMapping) -> Entry {
+        let table = mapping.table.and_then(|id| self.stored.get(&id));
+        Entry {
+            start: mapping.start.0,
+            len: mapping.len,
+            bias: mapping.bias.wrapping_add(table.map_or(0, |table| table.base)),
+            root: table.map_or(abi::NO_TABLE, |table| table.root),
+        }
+    }
+
+    fn next_stamp(&mut self) -> u32 {
+        // 0 means unknown. After 4 billion changes a stamp comes back; by then no cache holds its first use.
+        self.last_stamp = self.last_stamp.checked_add(1).unwrap_or(1);
+        self.last_stamp
+    }
+
+    fn forget(&mut self, process: Process) {
+        let now = (self.clock)();
+        self.pool.give_back(process.pages, now);
+        for table in process.tables {
+            self.release(table, true);
+        }
+    }
+}
+
+impl<M: Memory> KernelSide for Tables<M> {
+    fn publish(&mut self, table: &UnwindTable) -> Result<TableId, KernelSideError> {
+        let Some((numbers, lost)) = self.rules.number(&table.rules, &mut self.memory) else {
+            return Err(KernelSideError::RulesFull { limit: abi::MAX_RULES });
+        };
+        let content = fingerprint(table.base.0, &table.rows, &numbers);
+        if let Some(&id) = self.by_content.get(&content)
+            && let Some(known) = self.stored.get_mut(&id)
+        {
+            known.published += 1;
+            known.idle_since = None;
+            return Ok(id);
+        }
+        let full = KernelSideError::PoolFull {
+            used_bytes: self.pool.used_bytes(),
+            budget_bytes: self.pool.budget_bytes(),
+        };
+        let plan = pages::Plan::new(&table.rows).ok_or(full)?;
+        let ids = self.take_pages(plan.pages(), self.reserve_pages)?;
+        let root = plan.write(&table.rows, &numbers, &ids, |id, page| self.memory.write_page(id, page));
+        self.dropped_rules += lost;
+        self.last_table += 1;
+        let id = TableId(self.last_table);
+        let stored = Table {
+            root,
+            base: table.base.0,
+            pages: ids,
+            content,
+            published: 1,
+            mapped: 0,
+            idle_since: None,
+        };
+        self.stored.insert(id, stored);
+        self.by_content.insert(content, id);
+        Ok(id)
+    }
+
+    fn retire(&mut self, table: TableId) {
+        self.release(table, false);
+    }
+
+    fn set_process(&mut self, pid: u32, mappings: &[ProcessMapping]) -> Result<(), KernelSideError> {
+        if !self.processes.contains_key(&pid) && self.processes.len() >= self.memory.max_processes() as usize
+        {
+            return Err(KernelSideError::ProcessesFull { limit: self.memory.max_processes() });
+        }
+        let mut entries = processes::join(mappings.iter().map(|mapping| self.resolve(mapping)).collect());
+        self.dropped_mappings += entries.len().saturating_sub(processes::MAX_MAPPINGS) as u64;
+        entries.truncate(processes::MAX_MAPPINGS);
+        // Before the pages are taken, so that taking them cannot throw out a table of this process.
+        let tables: Vec<TableId> = mappings.iter().filter_map(|mapping| mapping.table).collect();
+        for id in &tables {
+            if let Some(table) = self.stored.get_mut(id) {
+                table.mapped += 1;
+                table.idle_since = None;
+            }
+        }
+        let stamp = self.next_stamp();
+        let stored = self.take_pages(processes::pages_needed(entries.len()), 0).and_then(|pages| {
+            let row = processes::write(&entries, stamp, &pages, |id, page| self.memory.write_page(id, page));
+            match self.memory.set_process(pid, row.words()) {
+                Ok(()) => Ok(pages),
+                Err(errno) => {
+                    self.pool.give_back_rested(pages);
+                    let limit = self.memory.max_processes();
+                    Err(match errno {
+                        libc::E2BIG => KernelSideError::ProcessesFull { limit },
+                        errno => KernelSideError::Kernel(errno),
+                    })
+                }
+            }
+        });
+        match stored {
+            Ok(pages) => {
+                if let Some(before) = self.processes.insert(pid, Process { pages, tables }) {
+                    self.forget(before);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                for id in tables {
+                    self.release(id, true);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn remove_process(&mut self, pid: u32) {
+        let Some(process) = self.processes.remove(&pid) else { return };
+        if let Err(errno) = self.memory.remove_process(pid) {
+            // The row may still lead to its pages: they are lost, but never wrong.
+            tracing::warn!(pid, errno, "kernel refused to remove a process");
+            return;
+        }
+        self.forget(process);
+    }
+}
+
+/// Two hashes of what the pages will hold.
+fn fingerprint(base: u64, rows: &[Row], numbers: &[u16]) -> Content {
+    let (mut first, mut second) = (XxHash64::with_seed(1), XxHash64::with_seed(2));
+    for row in rows {
+        let number = numbers.get(usize::from(row.rule)).copied().unwrap_or(rules::UNKNOWN);
+        let key = u64::from(row.offset) << 16 | u64::from(number);
+        first.write_u64(key);
+        second.write_u64(key);
+    }
+    (base, first.finish(), second.finish(), rows.len())
+}
+
+#[cfg(test)]
+mod tests;
