@@ -1,8 +1,8 @@
 //! The page and the query API: routes, answers as JSON, embedded files.
 //!
 //! Knows no engine (only [`crate::store::Reader`]) and no socket: `run` gives [`router`] a listener. Every request
-//! passes the guard and, where one is set, the token; heavy queries wait for one of a few turns and stop when their
-//! client goes away. `docs/api.md` and `docs/openapi.yaml` are the contract.
+//! passes the guard and, where one is set, the token; heavy queries wait for one of a few turns, and their reduction
+//! stops when the client goes away. `docs/api.md` and `docs/openapi.yaml` are the contract.
 
 mod assets;
 mod dto;
@@ -14,6 +14,7 @@ mod roles;
 mod routes;
 mod state;
 mod token;
+mod turn;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};

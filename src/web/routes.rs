@@ -8,7 +8,7 @@ use crate::model::{Dimension, Selection, UnixNanos};
 use crate::query::functions::Sort;
 use crate::query::pipeline::{self, blocking};
 use crate::query::{Cancel, Error, FunctionKey, selection, timeline};
-use crate::store::{GroupCount, TimeGrid};
+use crate::store::{GroupCount, Reader as _, TimeGrid};
 
 use super::dto::{
     FieldsDto, FlamegraphDto, FunctionListDto, HealthDto, Reasons, SandwichDto, StatusDto, TimelineDto,
@@ -18,6 +18,7 @@ use super::encode::{self, Encoding};
 use super::error::ApiError;
 use super::params::Params;
 use super::state::WebState;
+use super::turn::Turn;
 
 pub(super) type Answer = Result<Response, ApiError>;
 
@@ -90,25 +91,25 @@ pub(super) async fn values(State(state): State<WebState>, uri: Uri, headers: Hea
     let prefix = params.text("prefix").unwrap_or_default();
     let limit = params.number("limit", 1..=1000, 20)? as usize;
     let selection = select(&params, state.now())?;
-    let _turn = state.turn().await?;
+    let turn = state.turn().await?;
     let values = if params.text("filter").is_none() {
-        state.reader().values(dimension, prefix, selection.range, limit).await?
+        turn.values(dimension, prefix, selection.range, limit).await?
     } else {
-        filtered_values(&state, &selection, dimension, prefix, limit).await?
+        filtered_values(&turn, &selection, dimension, prefix, limit).await?
     };
     encode::small(&ValuesDto::new(values), Encoding::accepted(&headers))
 }
 
 /// Values under a filter are the groups of a timeline of one bucket.
 async fn filtered_values(
-    state: &WebState,
+    turn: &Turn,
     selection: &Selection,
     dimension: Dimension,
     prefix: &str,
     limit: usize,
 ) -> Result<Vec<GroupCount>, ApiError> {
     let grid: TimeGrid = timeline::grid(selection.range, 1);
-    let groups = state.reader().timeline(selection, grid, Some(dimension), FILTERED_VALUES).await?;
+    let groups = turn.timeline(selection, grid, Some(dimension), FILTERED_VALUES).await?;
     let matching = groups.series.into_iter().filter(|series| series.group.starts_with(prefix));
     Ok(matching.take(limit).map(|series| GroupCount { value: series.group, samples: series.total }).collect())
 }
@@ -121,8 +122,8 @@ pub(super) async fn samples_over_time(State(state): State<WebState>, uri: Uri, h
     let top = params.number("top", 1..=100, 10)?;
     let selection = select(&params, state.now())?;
     let grid = timeline::grid(selection.range, buckets);
-    let _turn = state.turn().await?;
-    let answer = state.reader().timeline(&selection, grid, by, top as usize).await?;
+    let turn = state.turn().await?;
+    let answer = turn.timeline(&selection, grid, by, top as usize).await?;
     encode::small(&TimelineDto::new(selection.range, grid, answer), Encoding::accepted(&headers))
 }
 
@@ -134,16 +135,16 @@ pub(super) async fn flamegraph(State(state): State<WebState>, uri: Uri, headers:
     let focus = params.text("focus").map(key).transpose()?;
     let selection = select(&params, state.now())?;
     let (range, encoding) = (selection.range, Encoding::accepted(&headers));
-    let _turn = state.turn().await?;
+    let turn = state.turn().await?;
     let cancel = Cancel::default();
     let Some(key) = focus else {
-        let answer = pipeline::flamegraph(state.reader(), &selection, by, max_nodes, &cancel).await?;
+        let answer = pipeline::flamegraph(&turn, &selection, by, max_nodes, &cancel).await?;
         return write(&cancel, move || {
             encode::large(&FlamegraphDto::new(range, &answer, &Reasons::new(&answer.names)), encoding)
         })
         .await;
     };
-    let answer = pipeline::sandwich(state.reader(), &selection, by, key, max_nodes, &cancel).await?;
+    let answer = pipeline::sandwich(&turn, &selection, by, key, max_nodes, &cancel).await?;
     write(&cancel, move || {
         encode::large(&SandwichDto::new(range, &answer, &Reasons::new(&answer.names)), encoding)
     })
@@ -157,9 +158,9 @@ pub(super) async fn functions(State(state): State<WebState>, uri: Uri, headers: 
     let limit = params.number("limit", 1..=1_000_000, 1000)? as usize;
     let selection = select(&params, state.now())?;
     let (range, encoding) = (selection.range, Encoding::accepted(&headers));
-    let _turn = state.turn().await?;
+    let turn = state.turn().await?;
     let cancel = Cancel::default();
-    let answer = pipeline::functions(state.reader(), &selection, sort, limit, &cancel).await?;
+    let answer = pipeline::functions(&turn, &selection, sort, limit, &cancel).await?;
     write(&cancel, move || {
         encode::large(&FunctionListDto::new(range, &answer, &Reasons::new(&answer.names)), encoding)
     })

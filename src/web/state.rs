@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::model::UnixNanos;
 use crate::net::HostGuard;
@@ -13,6 +13,7 @@ use crate::store::Reader;
 use super::error::ApiError;
 use super::roles::RoleStatus;
 use super::token::AccessToken;
+use super::turn::Turn;
 
 /// The wall clock, handed in by `run`.
 pub type Clock = Arc<dyn Fn() -> UnixNanos + Send + Sync>;
@@ -90,11 +91,11 @@ impl WebState {
         self.0.started
     }
 
-    /// Waits for the turn of a heavy query; the turn ends when the permit goes.
-    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// Waits for the turn of a heavy query. The turn ends when it is dropped and the store has finished.
+    pub(super) async fn turn(&self) -> Result<Turn, ApiError> {
         let turn = Arc::clone(&self.0.turns).acquire_owned();
         match tokio::time::timeout(PATIENCE, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok(Turn::new(self.0.parts.reader.clone(), permit)),
             Ok(Err(_)) | Err(_) => Err(ApiError::Busy),
         }
     }

@@ -24,10 +24,14 @@ pub(super) struct MemoryReader {
     /// Waits before answering with stacks, and how many wait now.
     pub(super) hold: Option<Arc<tokio::sync::Notify>>,
     pub(super) waiting: Arc<AtomicUsize>,
+    /// Calls of `stacks` so far.
+    pub(super) stacks_asked: Arc<AtomicUsize>,
+    /// Calls of `frames` so far.
+    pub(super) frames_asked: Arc<AtomicUsize>,
 }
 
-/// Counts down when a query that waits is dropped.
-struct Waiting(Arc<AtomicUsize>);
+/// Counts down when what waits is dropped.
+pub(super) struct Waiting(pub(super) Arc<AtomicUsize>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -81,6 +85,7 @@ impl Reader for MemoryReader {
     async fn stacks(&self, selection: &Selection, group_by: Option<Dimension>) -> Result<StackSet> {
         self.fail()?;
         *self.asked.lock().unwrap() = Some(selection.filter.clone());
+        self.stacks_asked.fetch_add(1, Ordering::SeqCst);
         if let Some(hold) = &self.hold {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             let _waiting = Waiting(self.waiting.clone());
@@ -131,6 +136,7 @@ impl Reader for MemoryReader {
     }
 
     async fn frames(&self, ids: &[FrameId]) -> Result<Vec<FrameDetail>> {
+        self.frames_asked.fetch_add(1, Ordering::SeqCst);
         self.fail()?;
         Ok(ids.iter().map(|id| self.details.get(id).cloned().unwrap_or_default()).collect())
     }

@@ -1,7 +1,7 @@
 //! Answers and errors of every route.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -340,10 +340,10 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn queries_wait_for_their_turn_and_stop_with_their_client() {
+async fn queries_wait_for_their_turn_until_the_store_has_finished() {
     let hold = Arc::new(tokio::sync::Notify::new());
     let reader = MemoryReader { hold: Some(hold.clone()), ..MemoryReader::scene() };
-    let waiting = reader.waiting.clone();
+    let (waiting, turns_taken) = (reader.waiting.clone(), reader.stacks_asked.clone());
     let app = router(WebState::new(Parts { max_queries: 1, ..parts(reader) }));
     let first = tokio::spawn(app.clone().oneshot(request("/api/v1/functions")));
     until(|| waiting.load(Ordering::SeqCst) == 1).await;
@@ -351,10 +351,59 @@ async fn queries_wait_for_their_turn_and_stop_with_their_client() {
     // Cheap routes are answered while the only turn is taken.
     assert_eq!(app.clone().oneshot(request("/api/v1/status")).await.unwrap().status(), StatusCode::OK);
     assert_eq!(waiting.load(Ordering::SeqCst), 1);
-    // The first client goes away: its query is dropped and the second gets the turn.
+    // The first client goes away: what its store reads still counts as a turn, so the second goes on waiting.
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    until(|| waiting.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(waiting.load(Ordering::SeqCst), 1);
+    hold.notify_one();
+    until(|| turns_taken.load(Ordering::SeqCst) == 2).await;
     hold.notify_one();
     assert_eq!(second.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_stops_when_its_connection_is_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let hold = Arc::new(tokio::sync::Notify::new());
+    let reader = MemoryReader { hold: Some(hold.clone()), ..MemoryReader::scene() };
+    let (waiting, frames_asked) = (reader.waiting.clone(), reader.frames_asked.clone());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let running = requests.clone();
+    let count =
+        axum::middleware::from_fn(move |request: axum::extract::Request, next: axum::middleware::Next| {
+            let running = running.clone();
+            async move {
+                running.fetch_add(1, Ordering::SeqCst);
+                let _running = memory::Waiting(running);
+                next.run(request).await
+            }
+        });
+    let app = router(WebState::new(Parts { max_queries: 1, ..parts(reader) })).layer(count);
+    let listener = crate::net::Listener::bind("127.0.0.1:0", crate::net::Limits::default()).await.unwrap();
+    let (address, shutdown) = (listener.address(), crate::net::Shutdown::new());
+    let serving = tokio::spawn(listener.serve(app, shutdown.clone()));
+    let ask = async || {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = "GET /api/v1/functions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let first = ask().await;
+    until(|| waiting.load(Ordering::SeqCst) == 1).await;
+    drop(first);
+    until(|| requests.load(Ordering::SeqCst) == 0).await;
+    // The second query gets the turn once the store is done with the first, whose names nobody asks for any more.
+    let mut second = ask().await;
+    until(|| {
+        hold.notify_one();
+        frames_asked.load(Ordering::SeqCst) > 0
+    })
+    .await;
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(frames_asked.load(Ordering::SeqCst), 1);
+    shutdown.cancel();
+    serving.await.unwrap();
 }
