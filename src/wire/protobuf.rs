@@ -225,6 +225,12 @@ impl Writer {
         }
     }
 
+    /// One byte as it is, to build what no well-behaved sender writes.
+    #[cfg(test)]
+    pub(crate) fn raw(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
     fn varint(&mut self, value: u64) {
         if value < 0x80 {
             self.bytes.push(value as u8);

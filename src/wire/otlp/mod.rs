@@ -17,6 +17,8 @@ pub mod limits;
 mod messages;
 mod revision;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientOptions, Compression, SendError};
 pub use decode::{Decoded, LeftOut, decode, decode_experimental};
