@@ -10,7 +10,7 @@ use crate::wire::otlp::TOKEN_METADATA;
 #[must_use]
 pub fn is_authorized(token: Option<&Token>, headers: &HeaderMap) -> bool {
     let Some(token) = token else { return true };
-    let raw = headers.get(TOKEN_METADATA).map(|value| value.as_bytes());
+    let raw = headers.get(TOKEN_METADATA).map(http::HeaderValue::as_bytes);
     raw.into_iter().chain(bearer(headers)).any(|offered| token.matches(offered))
 }
 

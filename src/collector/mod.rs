@@ -11,6 +11,8 @@ pub mod mapping;
 mod otlp;
 pub mod seen;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use auth::is_authorized;
 pub use config::Config;

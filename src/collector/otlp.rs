@@ -62,7 +62,7 @@ impl Receiver for Exports {
         counters.add(Counter::EntriesOfOtherProfiles, left_out.samples);
         counters.add(Counter::NegativeValues, left_out.negative_values);
         counters.add(Counter::UnreadableFileIds, left_out.unreadable_file_ids);
-        self.ingest.write(mapped).await.map_err(refusal)?;
+        self.ingest.write(mapped).await.map_err(|error| refusal(&error))?;
         Ok(PartialSuccess {
             rejected_profiles: left_out.profiles(),
             message: left_out.first.unwrap_or_default(),
@@ -78,8 +78,8 @@ fn read(message: &[u8], package: Package) -> otlp::Result<(Mapped, LeftOut)> {
     Ok((mapping::documents(&batch), left_out))
 }
 
-fn refusal(error: store::Error) -> Refusal {
-    match &error {
+fn refusal(error: &store::Error) -> Refusal {
+    match error {
         store::Error::Overloaded { .. } => Refusal::Overloaded(error.to_string(), BUSY_PAUSE),
         _ if error.is_retryable() => Refusal::Unavailable(error.to_string(), FULL_PAUSE),
         _ => {

@@ -18,7 +18,7 @@ const FEW: usize = 1 << 14;
 
 /// How long an identifier is trusted to be stored. Elasticsearch readers look into an index generation for at least
 /// 6 hours after the next one began; half of that is safe.
-pub const LIFETIME: Duration = Duration::from_secs(3 * 60 * 60);
+pub const LIFETIME: Duration = Duration::from_hours(3);
 
 /// Set of at most `capacity` keys, each with the time it was added. The half used longest ago is forgotten at once.
 #[derive(Debug)]

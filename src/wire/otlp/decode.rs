@@ -490,7 +490,7 @@ impl Decoder {
     }
 
     /// The profile with the attributes of one sample added to its resource.
-    fn variant<'a>(&mut self, profile: u32, attributes: &[u32], dictionary: &Dictionary<'a>) -> Result<u32> {
+    fn variant(&mut self, profile: u32, attributes: &[u32], dictionary: &Dictionary<'_>) -> Result<u32> {
         let key = (profile, attributes.to_vec());
         if let Some(at) = self.variants.get(&key) {
             return Ok(*at);

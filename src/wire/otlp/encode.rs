@@ -40,7 +40,8 @@ pub fn encode_within(batch: &Batch, limit: usize) -> Encoded {
         (batch.profiles[profile as usize].resource, profile)
     });
     let mut encoded = Encoded::default();
-    let mut waiting = vec![0..order.len()];
+    let whole = 0..order.len();
+    let mut waiting = vec![whole];
     while let Some(part) = waiting.pop() {
         if part.is_empty() {
             continue;

@@ -45,7 +45,7 @@ impl PartialSuccess {
             while let Some((field, value)) = reader.field()? {
                 match field {
                     1 => partial.rejected_profiles = u64::try_from(number(&value)? as i64).unwrap_or(0),
-                    2 => partial.message = text(bytes(&value)?).as_ref().to_owned(),
+                    2 => partial.message = text(bytes(&value)?).to_string(),
                     _ => {}
                 }
             }

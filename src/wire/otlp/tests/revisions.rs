@@ -104,9 +104,9 @@ impl Revision {
         let [mapping, location, function, string_table, attribute, stack] = self.tables;
         let first = u64::from(self.modern);
         if self.modern {
-            [mapping, location, function, attribute, stack]
-                .into_iter()
-                .for_each(|table| out.message(table, |_| {}));
+            for table in [mapping, location, function, attribute, stack] {
+                out.message(table, |_| {});
+            }
         }
         out.message(mapping, |out| {
             out.number(self.mapping[0], string("libfoo.so"));
@@ -130,13 +130,15 @@ impl Revision {
             out.number(self.function[0], string("work"));
             out.number(self.function[1], string("app.py"));
         });
-        STRINGS.iter().for_each(|text| out.text_or_empty(string_table, text));
+        for text in STRINGS {
+            out.text_or_empty(string_table, text);
+        }
         for (key, value) in ATTRIBUTES {
             out.message(attribute, |out| {
                 if self.modern {
-                    out.number(1, string(key))
+                    out.number(1, string(key));
                 } else {
-                    out.text(1, key)
+                    out.text(1, key);
                 }
                 out.message(2, |out| out.text(1, value));
             });
@@ -162,9 +164,9 @@ impl Revision {
             out.packed(locations, [1, 0, 1]);
         }
         if self.modern {
-            out.fixed64(time, TIMES[0])
+            out.fixed64(time, TIMES[0]);
         } else {
-            out.number(time, TIMES[0])
+            out.number(time, TIMES[0]);
         }
         out.number(duration, 5_000_000_000);
         out.message(period_type, |out| value_type(out, "cpu", "nanoseconds"));
