@@ -2,6 +2,7 @@
 
 mod contract;
 mod memory;
+mod page;
 mod rim;
 mod routes;
 
