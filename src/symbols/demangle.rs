@@ -86,6 +86,28 @@ fn cpp(name: &str) -> Option<String> {
     if !name.starts_with("_Z") || name.len() > MAX_NAME_BYTES {
         return None;
     }
+    if let Some((kind, target)) = thunk(name) {
+        return cpp_function(&format!("_Z{target}")).map(|target| format!("{kind} to {target}"));
+    }
+    cpp_function(name)
+}
+
+/// Small function that moves `this` before it goes on to another one: its kind and the mangled target.
+/// Told apart here, because the library describes it in a notation of its own.
+fn thunk(name: &str) -> Option<(&'static str, &str)> {
+    /// What follows a number that may be negative and its `_`.
+    fn behind_number(text: &str) -> Option<&str> {
+        let text = text.strip_prefix('n').unwrap_or(text);
+        text.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('_')
+    }
+    if let Some(text) = name.strip_prefix("_ZTh") {
+        return Some(("non-virtual thunk", behind_number(text)?));
+    }
+    let text = name.strip_prefix("_ZTv")?;
+    Some(("virtual thunk", behind_number(behind_number(text)?)?))
+}
+
+fn cpp_function(name: &str) -> Option<String> {
     let parse = ParseOptions::default().recursion_limit(MAX_NESTING);
     let print = DemangleOptions::new().no_params().no_return_type().recursion_limit(MAX_NESTING);
     let symbol = cpp_demangle::Symbol::new_with_options(name, &parse).ok()?;
@@ -197,6 +219,11 @@ mod tests {
         check("_ZZ4mainENKUliE_clEi", "main::{lambda(int)#1}::operator()");
         check("_ZTV3Foo", "{vtable(Foo)}");
         check("_ZN3FooC2Ev", "Foo::Foo");
+        check("_ZThn168_N4llvm3FooD0Ev", "non-virtual thunk to llvm::Foo::~Foo");
+        check(
+            "_ZTv0_n24_NSt13basic_ostreamIwSt11char_traitsIwEED0Ev",
+            "virtual thunk to std::basic_ostream::~basic_ostream",
+        );
     }
 
     #[test]

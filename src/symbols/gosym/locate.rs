@@ -65,7 +65,7 @@ fn search_table(elf: &Elf) -> Result<Option<(Window, u64)>> {
     for segment in elf.segments().iter().filter(|segment| segment.is_load()) {
         let mut done = 0;
         while done < segment.file_bytes && searched < MAX_SEARCHED_BYTES {
-            // The table is aligned to 32 bytes, so its first eight never straddle two pieces.
+            // The table is aligned to 8 bytes at least, so its first eight never straddle two pieces.
             let length = (segment.file_bytes - done).min(PIECE_BYTES);
             let at = FileOffset(segment.offset.0.saturating_add(done));
             let piece = elf.image().window("search for .gopclntab", at, length, PIECE_BYTES)?;
