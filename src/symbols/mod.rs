@@ -8,9 +8,13 @@ pub mod elf;
 mod error;
 pub mod file_id;
 pub mod gosym;
+#[cfg(test)]
+mod hostile;
 pub mod mapped;
 pub mod ranges;
 pub mod resolve;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};
 pub use resolve::SymbolIndex;
