@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn build_ids_are_found_among_other_notes() {
         let mut notes = note(b"GNU", 1, &[0; 16]);
-        notes.extend(note(b"Go", 4, b"abc/def"));
+        notes.extend(note(b"Go\0", 4, b"abc/def"));
         notes.extend(note(b"GNU", 3, &[0xab, 0xcd, 0x01]));
         let ids = in_notes(&notes);
         assert_eq!(ids.gnu_hex(), "abcd01");

@@ -99,7 +99,8 @@ fn check_filter(bytes: Bytes<'_>, start: u64) -> Result<()> {
             at += length.ok_or_else(|| short(at))? + 1;
         }
     }
-    if flags & 3 == 0 && bytes.u8(at) == Some(0x21) {
+    let further_filters = flags & 3;
+    if further_filters == 0 && bytes.u8(at) == Some(0x21) {
         Ok(())
     } else {
         Err(bad(at, "filters other than LZMA2"))

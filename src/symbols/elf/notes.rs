@@ -29,6 +29,8 @@ pub fn notes(bytes: &[u8]) -> impl Iterator<Item = Note<'_>> {
         let content_at = at + 12 + owner_bytes.next_multiple_of(4);
         let content = bytes.slice(content_at, content_bytes)?;
         at = content_at + content_bytes.next_multiple_of(4);
-        Some(Note { owner: owner.strip_suffix(b"\0").unwrap_or(owner), kind, content })
+        // One NUL closes the owner; Go counts the padding in as well.
+        let end = owner.iter().position(|byte| *byte == 0).unwrap_or(owner.len());
+        Some(Note { owner: owner.get(..end)?, kind, content })
     })
 }
