@@ -165,9 +165,9 @@ fn go_programs(folder: &Path, mode: &str) -> Option<(std::path::PathBuf, std::pa
 
 /// Chains by `llvm-symbolizer`, outermost first: function, then place as `file:line`.
 fn symbolizer(path: &Path, addresses: &[u64]) -> Option<BTreeMap<u64, Vec<(String, String)>>> {
-    let input: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
+    let input: Vec<String> = addresses.iter().map(|address| format!("{address:#x}")).collect();
     let arguments = ["--inlines", "--no-demangle", "-e", path.to_str()?];
-    let answer = output("llvm-symbolizer", &arguments, &input)?;
+    let answer = output("llvm-symbolizer", &arguments, &input.join("\n"))?;
     let chains = answer.trim_end().split("\n\n").map(|chain| {
         let lines: Vec<&str> = chain.lines().collect();
         let pairs = lines.chunks_exact(2).rev();
