@@ -345,7 +345,7 @@ export class Made {
         add(callees, field ? [[columns.id(group), 0], ...path] : path, count);
       }
     }
-    const shared = { ...this.totals(selection), folded_nodes: 12, functions: columns.columns, strings: columns.strings.list };
+    const shared = { ...this.totals(selection), folded_nodes: 0, functions: columns.columns, strings: columns.strings.list };
     return focus ? { ...shared, callees: { nodes: flatten(callees, columns) }, callers: { nodes: flatten(callers, columns) } } : { ...shared, nodes: flatten(callees, columns) };
   }
 
@@ -441,7 +441,7 @@ export class Made {
         return json(400, { error: error.message, hint: error.hint, position: error.position });
       }
     }
-    const file = url.pathname === "/" ? "index.html" : normalize(decodeURIComponent(url.pathname)).replace(/^(\.\.[/\\])+/, "");
+    const file = /^\/[\w-]*$/.test(url.pathname) ? "index.html" : normalize(decodeURIComponent(url.pathname)).replace(/^(\.\.[/\\])+/, "");
     try {
       const body = readFileSync(join(ASSETS, file));
       response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": POLICY, "cache-control": "no-store" });

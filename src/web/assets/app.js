@@ -98,7 +98,7 @@ document.addEventListener("click", (event) => {
   const link = event.target instanceof Element ? event.target.closest("a[data-link]") : null;
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
   event.preventDefault();
-  state.change({ ...state.DEFAULTS, ...state.parse(new URL(/** @type {HTMLAnchorElement} */ (link).href).search) });
+  state.change({ ...state.DEFAULTS, ...state.parse(new URL(/** @type {HTMLAnchorElement} */ (link).href)) });
 });
 
 document.addEventListener("keydown", (event) => {

@@ -106,9 +106,9 @@ export class QueryBar {
   #placeMark() {
     if (this.errorAt === null) return;
     const width = characterWidth(this.input);
-    const at = [...this.input.value.slice(0, this.errorAt)].length;
-    const word = /^\S+/.exec(this.input.value.slice(this.errorAt))?.[0].length ?? 1;
-    this.mark.style.left = `${Math.max(4, 9 + at * width - this.input.scrollLeft)}px`;
+    const rest = [...this.input.value].slice(this.errorAt).join("");
+    const word = /^[^\s:()]+/.exec(rest)?.[0].length ?? 1;
+    this.mark.style.left = `${Math.max(4, 9 + this.errorAt * width - this.input.scrollLeft)}px`;
     this.mark.style.width = `${word * width}px`;
   }
 

@@ -41,34 +41,42 @@ const SHARED = ["from", "to", "filter", "live"];
 const listeners = new Set();
 
 /** @type {State} */
-let state = typeof location === "undefined" ? { ...DEFAULTS } : parse(location.search);
+let state = typeof location === "undefined" ? { ...DEFAULTS } : parse(location);
 
 /**
- * @param {string} search query part of a URL
+ * The page is the last word of the path (none for the flame graph), the rest stands in the query.
+ * @param {{pathname: string, search: string}} url
  * @returns {State}
  */
-export function parse(search) {
-  const params = new URLSearchParams(search);
-  const result = { ...DEFAULTS };
+export function parse(url) {
+  const params = new URLSearchParams(url.search);
+  const word = url.pathname.slice(url.pathname.lastIndexOf("/") + 1);
+  const result = { ...DEFAULTS, view: word === "" || word.includes(".") ? DEFAULTS.view : word };
   for (const key of /** @type {Key[]} */ (Object.keys(DEFAULTS))) {
-    const value = params.get(key);
+    const value = key === "view" ? null : params.get(key);
     if (value !== null) result[key] = value;
   }
   return result;
 }
 
 /**
- * Query part of the URL for a state, "" for the defaults. Characters that need no escape in a query stay readable.
+ * Last word of the path and query for a state; keys at their default are left out.
  * @param {State} wanted
  */
 export function serialize(wanted) {
+  const page = wanted.view === DEFAULTS.view ? "" : encodeURIComponent(wanted.view);
   const parts = [];
   for (const key of /** @type {Key[]} */ (Object.keys(DEFAULTS))) {
-    if (wanted[key] !== DEFAULTS[key]) {
+    if (key !== "view" && wanted[key] !== DEFAULTS[key]) {
       parts.push(`${key}=${readable(wanted[key])}`);
     }
   }
-  return parts.length ? `?${parts.join("&")}` : "";
+  return page + (parts.length ? `?${parts.join("&")}` : "");
+}
+
+/** Address of a state on this server, also below a proxy's prefix. @param {State} wanted */
+function path(wanted) {
+  return location.pathname.slice(0, location.pathname.lastIndexOf("/") + 1) + serialize(wanted);
 }
 
 /** Percent-encodes only what a query needs, so that links can be read. @param {string} text */
@@ -86,7 +94,7 @@ export function current() {
  * @param {Partial<State>} patch
  */
 export function link(patch) {
-  return location.pathname + serialize(after(patch));
+  return path(after(patch));
 }
 
 /** @param {Partial<State>} patch @returns {State} */
@@ -107,7 +115,7 @@ export function change(patch, how = {}) {
   const next = after(patch);
   if (serialize(next) === serialize(before)) return;
   state = next;
-  const url = location.pathname + serialize(next);
+  const url = path(next);
   if (how.replace) history.replaceState(history.state, "", url);
   else history.pushState({ mark: how.mark ?? "" }, "", url);
   tell(before);
@@ -138,7 +146,7 @@ function tell(before) {
 if (typeof window !== "undefined") {
   window.addEventListener("popstate", () => {
     const before = state;
-    state = parse(location.search);
+    state = parse(location);
     tell(before);
   });
 }

@@ -21,7 +21,9 @@
 
 /**
  * Parallel columns of a tree in depth-first order, `parent[i] < i`, node 0 is the root.
- * @typedef {{parent: number[], function: number[], self: number[], total: number[], line: number[]}} NodeColumns
+ * `folded`: nodes below which something was folded away, with how much.
+ * @typedef {{parent: number[], function: number[], self: number[], total: number[], line: number[],
+ *   folded?: {node: number[], nodes: number[], samples: number[]}}} NodeColumns
  */
 
 /** @typedef {Totals & {folded_nodes: number, functions: FunctionColumns, strings: string[], nodes: NodeColumns}} WholeAnswer */

@@ -4,7 +4,7 @@
 //! the three kinds of colour blindness, and text on them at 4.5 : 1 or better. `tests/web/colors.test.js` holds that line.
 
 import { context2d } from "../dom.js";
-import { hashText } from "./tree.js";
+import { FOLDED, hashText } from "./tree.js";
 
 /** @typedef {import("./tree.js").Functions} Functions */
 /** @typedef {import("./tree.js").Tree} Tree */
@@ -13,18 +13,18 @@ import { hashText } from "./tree.js";
 
 /** Runtimes in the order of the legend: code of the documents, name, light, dark. @type {{code: number, name: string, light: Lch, dark: Lch}[]} */
 export const KINDS = [
-  { code: 4, name: "Kernel", light: [0.7, 0.113, 23], dark: [0.33, 0.075, 49] },
-  { code: 3, name: "Native", light: [0.7, 0.097, 266], dark: [0.485, 0.115, 243] },
-  { code: 11, name: "Go", light: [0.777, 0.071, 203], dark: [0.363, 0.09, 195] },
-  { code: 5, name: "JVM", light: [0.885, 0.079, 164], dark: [0.455, 0.045, 163] },
-  { code: 1, name: "Python", light: [0.778, 0.125, 91], dark: [0.406, 0.085, 77] },
-  { code: 8, name: "JavaScript", light: [0.885, 0.125, 91], dark: [0.485, 0.097, 91] },
-  { code: 6, name: "Ruby", light: [0.763, 0.107, 28], dark: [0.458, 0.102, 29] },
-  { code: 2, name: "PHP", light: [0.774, 0.125, 291], dark: [0.33, 0.104, 300] },
-  { code: 7, name: "Perl", light: [0.822, 0.07, 162], dark: [0.33, 0.049, 160] },
-  { code: 10, name: ".NET", light: [0.885, 0.055, 294], dark: [0.485, 0.064, 299] },
-  { code: 12, name: "BEAM", light: [0.7, 0.055, 334], dark: [0.379, 0.115, 0] },
-  { code: 13, name: "LuaJIT", light: [0.828, 0.088, 286], dark: [0.4, 0.064, 282] },
+  { code: 4, name: "Kernel", light: [0.7, 0.113, 23], dark: [0.49, 0.084, 14] },
+  { code: 3, name: "Native", light: [0.7, 0.097, 266], dark: [0.408, 0.115, 268] },
+  { code: 11, name: "Go", light: [0.777, 0.071, 203], dark: [0.49, 0.085, 209] },
+  { code: 5, name: "JVM", light: [0.885, 0.079, 164], dark: [0.345, 0.06, 164] },
+  { code: 1, name: "Python", light: [0.778, 0.125, 91], dark: [0.418, 0.081, 89] },
+  { code: 8, name: "JavaScript", light: [0.885, 0.125, 91], dark: [0.49, 0.102, 98] },
+  { code: 6, name: "Ruby", light: [0.763, 0.107, 28], dark: [0.383, 0.112, 4] },
+  { code: 2, name: "PHP", light: [0.774, 0.125, 291], dark: [0.356, 0.115, 293] },
+  { code: 7, name: "Perl", light: [0.822, 0.07, 162], dark: [0.448, 0.098, 154] },
+  { code: 10, name: ".NET", light: [0.885, 0.055, 294], dark: [0.347, 0.115, 326] },
+  { code: 12, name: "BEAM", light: [0.7, 0.055, 334], dark: [0.422, 0.115, 342] },
+  { code: 13, name: "LuaJIT", light: [0.828, 0.088, 286], dark: [0.49, 0.115, 283] },
 ];
 
 /** Frames that are no known code: no name, truncated, an error. @type {{light: Lch, dark: Lch}} */
@@ -43,20 +43,20 @@ export const INLINED_LIGHTER = { light: 0.035, dark: 0.022 };
 export const INK = { light: "#15181c", dark: "#f4f6f8" };
 
 /**
- * Categorical colours of series and groups: eight hues spread for colour-blind eyes, used in this order.
+ * Categorical colours of series and groups, kept apart for every kind of eye by the same search.
  * @type {{light: Lch, dark: Lch}[]}
  */
 export const SERIES = [
-  { light: [0.62, 0.14, 250], dark: [0.66, 0.13, 250] },
-  { light: [0.74, 0.14, 65], dark: [0.76, 0.13, 65] },
-  { light: [0.62, 0.11, 170], dark: [0.66, 0.11, 170] },
-  { light: [0.57, 0.16, 20], dark: [0.62, 0.15, 20] },
-  { light: [0.78, 0.09, 215], dark: [0.8, 0.09, 215] },
-  { light: [0.55, 0.15, 300], dark: [0.6, 0.14, 300] },
-  { light: [0.84, 0.14, 95], dark: [0.86, 0.13, 95] },
-  { light: [0.7, 0.12, 345], dark: [0.74, 0.11, 345] },
-  { light: [0.52, 0.06, 60], dark: [0.56, 0.05, 60] },
-  { light: [0.76, 0.12, 130], dark: [0.78, 0.12, 130] },
+  { light: [0.687, 0.15, 263], dark: [0.559, 0.15, 269] },
+  { light: [0.586, 0.12, 82], dark: [0.86, 0.13, 83] },
+  { light: [0.761, 0.08, 160], dark: [0.86, 0.143, 180] },
+  { light: [0.635, 0.15, 358], dark: [0.648, 0.11, 11] },
+  { light: [0.82, 0.129, 218], dark: [0.655, 0.103, 235] },
+  { light: [0.568, 0.15, 280], dark: [0.794, 0.105, 285] },
+  { light: [0.701, 0.145, 96], dark: [0.68, 0.142, 101] },
+  { light: [0.48, 0.116, 324], dark: [0.55, 0.133, 346] },
+  { light: [0.48, 0.145, 21], dark: [0.758, 0.08, 39] },
+  { light: [0.82, 0.15, 108], dark: [0.55, 0.122, 112] },
 ];
 
 /** Linear sRGB of OKLCH. @param {Lch} color @returns {[number, number, number]} */
@@ -119,6 +119,7 @@ export function kindColor(code, theme) {
 export function kindName(code) {
   if (code === 256) return "Everything";
   if (code === 257) return "Group";
+  if (code === FOLDED) return "Folded away";
   if (code >= 128) return "Marker";
   return KINDS.find((k) => k.code === (code === 9 ? 2 : code))?.name ?? "Unknown";
 }
@@ -170,6 +171,7 @@ function hashed(text, theme) {
  */
 function functionColor(functions, mode, theme, f) {
   const kind = functions.kind[f] ?? 0;
+  if (kind === FOLDED) return MERGED[theme];
   if (kind >= 256) return LEVEL[theme];
   if (isUnknown(functions, f) && mode !== "group") return UNKNOWN[theme];
   const name = functions.name(f);

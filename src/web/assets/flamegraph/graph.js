@@ -57,8 +57,6 @@ export class Graph {
     this.hinted = -1;
     this.width = 0;
     this.height = 0;
-    /** Duration of the last frames in ms, newest last; read by the frame-time scene. @type {number[]} */
-    this.frameMs = [];
     this.redraw = oncePerFrame(() => this.#frame());
     this.redrawOverlay = oncePerFrame(() => this.#paintOverlay());
     new ResizeObserver(() => this.#resized()).observe(this.stage);
@@ -327,15 +325,12 @@ export class Graph {
     const cssWidth = this.stage.clientWidth;
     const cssHeight = this.stage.clientHeight;
     if (!this.layout || !this.paint || !this.functions || cssWidth === 0 || cssHeight === 0) return;
-    const started = performance.now();
     const { width, height, ratio } = sizeCanvas(this.canvas, cssWidth, cssHeight);
     this.width = width;
     this.height = height;
     this.painter.draw(this.layout, this.camera, this.paint, this.functions, ratio);
     this.#paintOverlay();
     this.minimap.draw(this.layout, this.camera, this.paint, cssHeight);
-    this.frameMs.push(performance.now() - started);
-    if (this.frameMs.length > 600) this.frameMs.shift();
   }
 
   #paintOverlay() {

@@ -28,6 +28,8 @@ export function split(name) {
     parameters = clone[0];
     name = name.slice(0, clone.index);
   }
+  // In an import path (`github.com/a/b.Do`) dots separate only after the last slash.
+  const lastSlash = (/^[^<([{]*\//.exec(name)?.[0].length ?? 0) - 1;
   for (let i = 0; i < name.length; i += 1) {
     const c = name[i];
     if (c === "<" || c === "(" || c === "[" || c === "{") {
@@ -47,7 +49,7 @@ export function split(name) {
       separators.push("::");
       i += 1;
       start = i + 1;
-    } else if (depth === 0 && (c === "." || c === "/" || c === "#") && i > start && i + 1 < name.length) {
+    } else if (depth === 0 && ((c === "." && i > lastSlash) || c === "/" || c === "#") && i > start && i + 1 < name.length) {
       segments.push(name.slice(start, i));
       separators.push(c);
       start = i + 1;
@@ -104,10 +106,12 @@ export function shortenings(name, code = true) {
   const ways = [name];
   if (parameters) ways.push(name.slice(0, name.length - parameters.length));
   const bare = segments.map(plain);
+  /** A dot beside the ellipsis would be a fourth one. @param {string | undefined} separator */
+  const around = (separator) => (separator === "." ? "" : separator ?? "");
   /** @param {number} from */
   const tail = (from) => bare.slice(from).reduce((text, part, k) => (k === 0 ? part : text + (separators[from + k - 1] ?? "") + part), "");
   ways.push(tail(0));
-  for (let from = 2; from < bare.length; from += 1) ways.push(`${bare[0] ?? ""}${separators[0] ?? ""}…${separators[from - 1] ?? ""}${tail(from)}`);
+  for (let from = 2; from < bare.length; from += 1) ways.push(`${bare[0] ?? ""}${around(separators[0])}…${around(separators[from - 1])}${tail(from)}`);
   // At least one module stays beside the dots: dots before the own name alone would look like a cut in it.
   for (let from = 1; from + 1 < bare.length; from += 1) ways.push(`…${tail(from)}`);
   ways.push(bare.at(-1) ?? name);

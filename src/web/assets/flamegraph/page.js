@@ -35,6 +35,10 @@ import { Functions, findPath, pathHashes, pathText, readTree, sumByFunction, wit
  * @property {number[]} matches nodes found by the search
  */
 
+/** Stand in until the state has said in which order and without what: `#show` computes them once. */
+const NO_HASHES = { high: new Uint32Array(0), low: new Uint32Array(0) };
+const NO_LAYOUT = /** @type {import("./layout.js").Layout} */ (/** @type {unknown} */ (null));
+
 /** Mark of the second pane (callers) before a path in the URL. */
 const SECOND = "~";
 
@@ -51,6 +55,8 @@ export class FlamegraphPage {
     this.graphs = [this.#makeGraph("Flame graph"), this.#makeGraph("Callers")];
     /** Functions that the search found, `null` without one. @type {Uint8Array | null} */
     this.match = null;
+    /** Self time by kind, for the legend. @type {ReturnType<typeof kindShares>} */
+    this.shares = [];
     this.windowTimer = 0;
     this.matchAt = -1;
     /** Pane that keys act on. */
@@ -138,7 +144,7 @@ export class FlamegraphPage {
    * @param {{force: boolean}} how
    */
   update(now, how) {
-    const url = address("flamegraph", { from: now.from, to: now.to, filter: now.filter, by: now.focus ? undefined : now.by, focus: now.focus });
+    const url = address("flamegraph", { from: now.from, to: now.to, filter: now.filter, by: now.by, focus: now.focus });
     if (url !== this.asked || how.force) void this.#load(url, now);
     else this.#show(now);
     this.toolbar.show(now, now.zoom !== "" || now.x !== "");
@@ -163,7 +169,7 @@ export class FlamegraphPage {
       const trees = "nodes" in answer ? [readTree(answer.nodes, functions)] : [readTree(answer.callees.nodes, functions), readTree(answer.callers.nodes, functions)];
       this.answer = answer;
       this.functions = functions;
-      this.panes = trees.map((tree, at) => ({ graph: /** @type {Graph} */ (this.graphs[at]), raw: tree, tree, layout: layOut(tree, "name"), hashes: { high: new Uint32Array(0), low: new Uint32Array(0) }, matches: [] }));
+      this.panes = trees.map((tree, at) => ({ graph: /** @type {Graph} */ (this.graphs[at]), raw: tree, tree, layout: NO_LAYOUT, hashes: NO_HASHES, matches: [] }));
       this.front = 0;
       this.shown = null;
       this.panel.done();
@@ -172,6 +178,7 @@ export class FlamegraphPage {
       this.#show(state.current());
     } catch (error) {
       this.panel.failed(error, () => void this.#load(url, state.current()));
+      if (now.focus !== "") this.#showChips(now);
     }
   }
 
@@ -187,6 +194,7 @@ export class FlamegraphPage {
     const newLayout = newTree || changed("order");
     const newPaint = newTree || changed("q", "color");
     if (newTree) this.#leaveOut(now, functions);
+    if (newTree) this.shares = kindShares(/** @type {Pane} */ (this.panes[0]).tree, functions);
     if (newLayout) for (const pane of this.panes) pane.layout = layOut(pane.tree, now.order === "share" ? "share" : "name");
     if (changed("q") || newTree) this.#search(now, functions);
     for (const [at, pane] of this.panes.entries()) {
@@ -291,17 +299,22 @@ export class FlamegraphPage {
     else this.#legend();
   }
 
-  /** What the line says while nothing is pointed at: the selected box, else the legend. */
+  /** What the line says: the box pointed at, else the selected box, else the legend. */
   #legend() {
     const pane = this.panes[this.front];
     if (!pane || !this.functions || !this.answer) return;
+    const pointed = this.panes.find((p) => p.graph.hovered);
+    if (pointed?.graph.hovered) {
+      showBox(this.line, pointed.tree, this.functions, pointed.graph.hovered, this.answer);
+      return;
+    }
     const selected = pane.graph.selected;
     if (selected > 0) {
       showBox(this.line, pane.tree, this.functions, { node: selected, count: 1, samples: 0 }, this.answer);
       return;
     }
     const folded = this.answer.folded_nodes;
-    showLegend(this.line, kindShares(this.panes[0]?.tree ?? pane.tree, this.functions), this.answer, folded > 0 ? `${short(folded)} smallest boxes folded into their callers` : "");
+    showLegend(this.line, this.shares, this.answer, folded > 0 ? `${short(folded)} smallest boxes folded away` : "");
   }
 
   /** @param {State} now */
@@ -333,7 +346,7 @@ export class FlamegraphPage {
     const { functions } = this;
     if (now.focus !== "") {
       const pane = this.panes[0];
-      chips.push({ text: "Callers above and callees below of", name: pane && functions ? functions.name(pane.tree.fn[0] ?? 0) : "", undo: "Back to the whole graph", run: () => state.change({ focus: "", zoom: "", x: "", sel: "" }) });
+      chips.push({ text: "Callers above and callees below of", name: pane && functions && this.panes.length === 2 ? functions.name(pane.tree.fn[0] ?? 0) : "a function", undo: "Back to the whole graph", run: () => state.change({ focus: "", zoom: "", x: "", sel: "" }) });
     }
     for (const key of now.ignore.split(",").filter(Boolean)) {
       let name = "";

@@ -1,5 +1,7 @@
 //! Search in a tree: which functions match and how much of the picture they are. Pure.
 
+import { FOLDED } from "./tree.js";
+
 /** @typedef {import("./tree.js").Tree} Tree */
 /** @typedef {import("./tree.js").Functions} Functions */
 
@@ -46,7 +48,7 @@ export function matchFunctions(functions, test) {
   const flags = new Uint8Array(functions.count);
   const { name, library } = functions.columns;
   for (let f = 0; f < functions.count; f += 1) {
-    if (functions.kind[f] === 256) continue;
+    if (functions.kind[f] === 256 || functions.kind[f] === FOLDED) continue;
     if (hit(name[f] ?? 0) || ((library[f] ?? 0) !== 0 && hit(library[f] ?? 0))) flags[f] = 1;
   }
   return flags;

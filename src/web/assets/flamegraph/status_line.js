@@ -4,7 +4,7 @@ import { place, whyUnknown } from "../details.js";
 import { fill, h } from "../dom.js";
 import { coreTime, percent, short, whole } from "../format.js";
 import { theme } from "../theme.js";
-import { titleOf } from "./tree.js";
+import { FOLDED, titleOf } from "./tree.js";
 import { KINDS, css, isUnknown, unknownColor } from "./colors.js";
 
 /** @typedef {import("./tree.js").Tree} Tree */
@@ -44,6 +44,16 @@ export function showBox(line, tree, functions, pick, totals) {
   const f = tree.fn[node] ?? 0;
   const self = tree.self[node] ?? 0;
   const total = tree.total[node] ?? 0;
+  if (functions.kind[f] === FOLDED) {
+    fill(
+      line,
+      h("span", { class: "line-name", text: `${whole(tree.line[node] ?? 0)} boxes folded away by the server` }),
+      h("span", { class: "faint", text: "filter or narrow the range to see them" }),
+      h("span", { class: "grow" }),
+      h("span", { class: "line-number", text: `${percent(total / samples)} (${short(total)})` }),
+    );
+    return;
+  }
   const source = place(functions.file(f), tree.line[node] ?? 0);
   const why = whyUnknown(functions, f);
   fill(
@@ -72,6 +82,7 @@ export function kindShares(tree, functions) {
     if (self === 0) continue;
     const f = tree.fn[i] ?? 0;
     const code = isUnknown(functions, f) ? -1 : functions.kind[f] ?? 0;
+    if (code === FOLDED) continue;
     sums.set(code, (sums.get(code) ?? 0) + self);
   }
   return [...sums]

@@ -3,6 +3,9 @@
 /** @typedef {import("../types.js").FunctionColumns} FunctionColumns */
 /** @typedef {import("../types.js").NodeColumns} NodeColumns */
 
+/** Kind of the boxes that stand for what the server folded away; no kind of the documents. */
+export const FOLDED = 258;
+
 /**
  * Functions of an answer with their texts looked up on demand.
  */
@@ -12,9 +15,21 @@ export class Functions {
    * @param {string[]} strings
    */
   constructor(columns, strings) {
-    this.count = columns.name.length;
-    this.columns = columns;
-    this.strings = strings;
+    // One function more than the answer has: the one of folded boxes, the last.
+    this.strings = [...strings, "Folded away: boxes beyond the node limit"];
+    this.columns = {
+      name: [...columns.name, strings.length],
+      library: [...columns.library, 0],
+      file: [...columns.file, 0],
+      kind: [...columns.kind, FOLDED],
+      inlined: [...columns.inlined, 0],
+      reason: [...columns.reason, 0],
+      key: [...columns.key, ""],
+    };
+    this.count = this.columns.name.length;
+    this.folded = this.count - 1;
+    columns = this.columns;
+    strings = this.strings;
     this.kind = Uint16Array.from(columns.kind);
     this.inlined = Uint8Array.from(columns.inlined);
     /** Hash of what identifies a function to a reader: the same in two answers. */
@@ -99,13 +114,56 @@ export function readTree(nodes, functions) {
     const f = fn[i] ?? 0;
     if (f < 0 || f >= functions.count) throw new Error(`flame graph: node ${i} names function ${f} of ${functions.count}`);
   }
-  return derive({
+  const tree = derive({
     parent: Int32Array.from(nodes.parent),
     fn,
     self: Float64Array.from(nodes.self),
     total: Float64Array.from(nodes.total),
     line: Int32Array.from(nodes.line),
   });
+  return nodes.folded && nodes.folded.node.length > 0 ? withFolded(tree, functions, nodes.folded) : tree;
+}
+
+/**
+ * The tree with one more child where something was folded away, so that no gap looks like self time. The new node's
+ * `line` is the number of nodes that it stands for.
+ * @param {Tree} tree
+ * @param {Functions} functions
+ * @param {{node: number[], nodes: number[], samples: number[]}} folded
+ * @returns {Tree}
+ */
+function withFolded(tree, functions, folded) {
+  const count = tree.count + folded.node.length;
+  const parent = new Int32Array(count);
+  const fn = new Int32Array(count);
+  const self = new Float64Array(count);
+  const total = new Float64Array(count);
+  const line = new Int32Array(count);
+  const moved = new Int32Array(tree.count);
+  // A folded child stands last below its node, that is before the first node past the subtree; inner nodes close first.
+  const order = folded.node.map((node, at) => ({ node, at, end: tree.end[node] ?? 0 })).sort((a, b) => a.end - b.end || b.node - a.node);
+  let next = 0;
+  let to = 0;
+  for (let i = 0; i <= tree.count; i += 1) {
+    for (; next < order.length && order[next]?.end === i; next += 1) {
+      const { node, at } = /** @type {{node: number, at: number}} */ (order[next]);
+      parent[to] = moved[node] ?? 0;
+      fn[to] = functions.folded;
+      self[to] = folded.samples[at] ?? 0;
+      total[to] = folded.samples[at] ?? 0;
+      line[to] = folded.nodes[at] ?? 0;
+      to += 1;
+    }
+    if (i === tree.count) break;
+    moved[i] = to;
+    parent[to] = moved[tree.parent[i] ?? 0] ?? 0;
+    fn[to] = tree.fn[i] ?? 0;
+    self[to] = tree.self[i] ?? 0;
+    total[to] = tree.total[i] ?? 0;
+    line[to] = tree.line[i] ?? 0;
+    to += 1;
+  }
+  return derive({ parent, fn, self, total, line });
 }
 
 /**
