@@ -81,7 +81,7 @@ fn filter() -> impl Strategy<Value = Filter> {
     let leaf = prop_oneof![
         Just(Filter::All),
         (0usize..11, proptest::sample::select(vec!["n*", "w1", "*e*", "host-1", "2", "web", "", "1*", "*"]))
-            .prop_map(|(d, text)| Filter::Match(Dimension::ALL[d], pattern(&text))),
+            .prop_map(|(d, text)| Filter::Match(Dimension::ALL[d], pattern(text))),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![

@@ -68,7 +68,7 @@ pub(crate) fn resource(host: u32, executable: &str) -> EventResource {
         host_id: format!("{host}").into(),
         host_name: format!("host-{host}").into(),
         executable_name: executable.into(),
-        container_name: if host % 2 == 0 { "web".into() } else { "".into() },
+        container_name: if host.is_multiple_of(2) { "web".into() } else { "".into() },
         frequency_hz: 20 + host,
         ..EventResource::default()
     }

@@ -64,6 +64,15 @@ impl Database {
         std::fs::metadata(&self.path).map_or(0, |m| m.len())
     }
 
+    /// Reads every page. `false` when something was wrong and could be mended.
+    pub(super) fn check(&self) -> Result<bool> {
+        self.reopen().map_err(|fault| self.settle(fault))?;
+        let mut guard = self.inner.write();
+        let outcome = guard.as_mut().map_or(Ok(true), redb::Database::check_integrity);
+        drop(guard);
+        outcome.map_err(|e| self.settle(e.into()))
+    }
+
     /// Runs `question` on a consistent state.
     pub(super) fn read<T>(&self, question: impl Fn(&ReadTransaction) -> Result<T, Fault>) -> Result<T> {
         match self.read_once(&question) {

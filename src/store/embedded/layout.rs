@@ -82,7 +82,7 @@ impl Layout {
                 }
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.publish(&path, |file| writeln!(file, "everflame store layout {VERSION}"))
+                Self::publish(&path, |file| writeln!(file, "everflame store layout {VERSION}"))
             }
             Err(e) => Err(io("read", &path, e)),
         }
@@ -158,12 +158,8 @@ impl Layout {
     }
 
     /// Writes a file so that after a crash it is there whole or not at all: beside, synced, renamed, folder synced.
-    pub(super) fn publish(
-        &self,
-        path: &Path,
-        write: impl FnOnce(&mut File) -> std::io::Result<()>,
-    ) -> Result<()> {
-        let beside = self.unpublished(path);
+    fn publish(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+        let beside = Self::unpublished(path);
         let written = (|| {
             let mut file = File::create(&beside)?;
             write(&mut file)?;
@@ -174,17 +170,17 @@ impl Layout {
             let _ = fs::remove_file(&beside);
             return Err(io("write", &beside, e));
         }
-        self.rename_into_place(path)
+        Self::rename_into_place(path)
     }
 
     /// Name under which `path` is written before it is published.
-    pub(super) fn unpublished(&self, path: &Path) -> PathBuf {
+    pub(super) fn unpublished(path: &Path) -> PathBuf {
         path.with_extension(UNPUBLISHED)
     }
 
     /// Gives a written and synced file its real name, durably.
-    pub(super) fn rename_into_place(&self, path: &Path) -> Result<()> {
-        let beside = self.unpublished(path);
+    pub(super) fn rename_into_place(path: &Path) -> Result<()> {
+        let beside = Self::unpublished(path);
         fs::rename(&beside, path).map_err(|e| io("rename", &beside, e))?;
         if let Some(folder) = path.parent() {
             File::open(folder).and_then(|f| f.sync_all()).map_err(|e| io("sync", folder, e))?;
@@ -193,7 +189,7 @@ impl Layout {
     }
 
     /// Deletes what `keep` does not name in `folder`; unpublished files always go. Returns how many went.
-    pub(super) fn sweep(&self, folder: &Path, keep: impl Fn(&str) -> bool) -> Result<usize> {
+    pub(super) fn sweep(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(folder).map_err(|e| io("read", folder, e))? {
             let path = entry.map_err(|e| io("read", folder, e))?.path();
@@ -268,7 +264,7 @@ mod tests {
         for name in ["00000001.parquet", "00000002.parquet", "00000003.tmp"] {
             fs::write(folder.join(name), "x").unwrap();
         }
-        assert_eq!(layout.sweep(&folder, |name| name == "00000001.parquet").unwrap(), 2);
+        assert_eq!(Layout::sweep(&folder, |name| name == "00000001.parquet").unwrap(), 2);
         assert!(folder.join("00000001.parquet").exists());
     }
 }

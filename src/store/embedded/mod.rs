@@ -42,6 +42,7 @@ use ingest::{Command, Reply};
 use layout::{Layout, Part};
 use queue::PendingFiles;
 pub use settings::{Clock, Settings};
+pub use upkeep::repair::RepairReport;
 use upkeep::{Exports, UpkeepState};
 
 /// How many times the head's nominal size may wait for upkeep before writing is refused.
@@ -83,6 +84,12 @@ impl EmbeddedStore {
             threads: Mutex::new(threads),
             readers,
         })
+    }
+
+    /// Checks every file of a store that is not open, moves what is damaged out of the way and keeps the rest.
+    /// Blocks for as long as it takes to read everything.
+    pub fn repair(settings: &Settings) -> Result<RepairReport> {
+        upkeep::repair::repair(settings)
     }
 
     /// Stops both threads after the work they are at. Later writes fail, reads go on.
@@ -302,10 +309,10 @@ fn sweep(layout: &Layout, segments: &[Arc<segment::Segment>], exports: &Exports)
             .filter(|s| s.meta.file(part).is_some())
             .filter_map(|s| s.path(part).file_name().map(|n| n.to_string_lossy().into_owned()))
             .collect();
-        removed += layout.sweep(&layout.folder(part), |name| named.iter().any(|n| n == name))?;
+        removed += Layout::sweep(&layout.folder(part), |name| named.iter().any(|n| n == name))?;
     }
     let named = exports.file_names();
-    removed += layout.sweep(&layout.dictionaries(), |name| named.iter().any(|n| n == name))?;
+    removed += Layout::sweep(&layout.dictionaries(), |name| named.iter().any(|n| n == name))?;
     if removed > 0 {
         tracing::info!(removed, "deleted files of an interrupted upkeep");
     }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::column::page::PageReader;
-use parquet::column::reader::{ColumnReader, get_column_reader};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{
-    ByteArray, ByteArrayType, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
+    ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
@@ -85,23 +85,25 @@ pub(super) enum Values<'a> {
 }
 
 /// A Parquet file under construction.
-pub(super) struct FileWriter<'a> {
-    layout: &'a Layout,
+pub(super) struct FileWriter {
     path: PathBuf,
     writer: SerializedFileWriter<BufWriter<File>>,
     rows: u64,
 }
 
-impl std::fmt::Debug for FileWriter<'_> {
+impl std::fmt::Debug for FileWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileWriter").field("path", &self.path).field("rows", &self.rows).finish()
+        f.debug_struct("FileWriter")
+            .field("path", &self.path)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
-impl<'a> FileWriter<'a> {
+impl FileWriter {
     /// Starts a file that will be published at `path`.
-    pub(super) fn create(layout: &'a Layout, path: PathBuf, schema: &Schema) -> Result<Self> {
-        let beside = layout.unpublished(&path);
+    pub(super) fn create(path: PathBuf, schema: &Schema) -> Result<Self> {
+        let beside = Layout::unpublished(&path);
         let file = File::create(&beside).map_err(|e| layout::io("create", &beside, e))?;
         let message = parse_message_type(schema.message).map_err(|e| failed(&path, e))?;
         let mut properties = WriterProperties::builder()
@@ -123,7 +125,7 @@ impl<'a> FileWriter<'a> {
             Arc::new(properties.build()),
         )
         .map_err(|e| failed(&path, e))?;
-        Ok(Self { layout, path, writer, rows: 0 })
+        Ok(Self { path, writer, rows: 0 })
     }
 
     /// Writes one row group; all columns have the same length and stand in the order of the schema.
@@ -145,7 +147,7 @@ impl<'a> FileWriter<'a> {
 
     /// Completes the file, syncs it and gives it its name.
     pub(super) fn publish(mut self) -> Result<FileMeta> {
-        let beside = self.layout.unpublished(&self.path);
+        let beside = Layout::unpublished(&self.path);
         let footer = self.writer.finish().map_err(|e| failed(&self.path, e))?;
         let file = self
             .writer
@@ -155,7 +157,7 @@ impl<'a> FileWriter<'a> {
             .map_err(|e| layout::io("write", &beside, e))?;
         file.sync_all().map_err(|e| layout::io("sync", &beside, e))?;
         let meta = hash_file(&file, &beside, &footer, self.rows)?;
-        self.layout.rename_into_place(&self.path)?;
+        Layout::rename_into_place(&self.path)?;
         Ok(meta)
     }
 }
@@ -183,8 +185,11 @@ fn write_group(
 
 /// Byte ranges of a file that are hashed one by one: the column chunks, then the rest.
 fn chunks(footer: &ParquetMetaData, bytes: u64) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> =
-        footer.row_groups().iter().flat_map(|g| g.columns().iter().map(|c| c.byte_range())).collect();
+    let mut ranges: Vec<(u64, u64)> = footer
+        .row_groups()
+        .iter()
+        .flat_map(|g| g.columns().iter().map(ColumnChunkMetaData::byte_range))
+        .collect();
     let end = ranges.iter().map(|(start, len)| start.saturating_add(*len)).max().unwrap_or(0);
     ranges.push((end, bytes.saturating_sub(end)));
     ranges
@@ -239,6 +244,64 @@ pub(super) fn open_unknown(path: &Path) -> Result<(ParquetMetaData, FileMeta)> {
 
 fn read_footer(file: &File, path: &Path) -> Result<ParquetMetaData> {
     ParquetMetaDataReader::new().parse_and_finish(file).map_err(|e| failed(path, e))
+}
+
+/// A whole column in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// `INT32`
+    I32(Vec<i32>),
+    /// `INT64`
+    I64(Vec<i64>),
+    /// `BYTE_ARRAY` or `FIXED_LEN_BYTE_ARRAY`
+    Bytes(Vec<Vec<u8>>),
+}
+
+/// Reads all columns of one row group of a file that no manifest describes.
+pub(super) fn read_group(path: &Path, footer: &ParquetMetaData, group: usize) -> Result<Vec<Column>> {
+    let Some(row_group) = footer.row_groups().get(group) else {
+        return Err(corrupt(path, format!("no row group {group}")));
+    };
+    let rows = row_group.num_rows().max(0) as usize;
+    (0..row_group.num_columns())
+        .map(|i| {
+            let column = match column(path, footer, None, group, i)? {
+                ColumnReader::Int32ColumnReader(r) => Column::I32(read_all(path, r, rows)?),
+                ColumnReader::Int64ColumnReader(r) => Column::I64(read_all(path, r, rows)?),
+                ColumnReader::ByteArrayColumnReader(r) => {
+                    Column::Bytes(read_all(path, r, rows)?.iter().map(|v| v.data().to_vec()).collect())
+                }
+                ColumnReader::FixedLenByteArrayColumnReader(r) => {
+                    Column::Bytes(read_all(path, r, rows)?.iter().map(|v| v.data().to_vec()).collect())
+                }
+                _ => return Err(corrupt(path, format!("column {i} has a type that is not ours"))),
+            };
+            Ok(column)
+        })
+        .collect()
+}
+
+fn read_all<T: DataType>(path: &Path, mut reader: ColumnReaderImpl<T>, rows: usize) -> Result<Vec<T::T>> {
+    let mut values = Vec::new();
+    read_exactly(path, &mut reader, &mut values, rows)?;
+    Ok(values)
+}
+
+/// Decodes until `values` has `len` entries.
+pub(super) fn read_exactly<T: DataType>(
+    path: &Path,
+    reader: &mut ColumnReaderImpl<T>,
+    values: &mut Vec<T::T>,
+    len: usize,
+) -> Result<()> {
+    while values.len() < len {
+        let missing = len - values.len();
+        let (_, read, _) = reader.read_records(missing, None, None, values).map_err(|e| failed(path, e))?;
+        if read == 0 {
+            return Err(corrupt(path, format!("column ends {missing} rows early")));
+        }
+    }
+    Ok(())
 }
 
 /// Checks every byte of a file against its description.

@@ -19,7 +19,7 @@ impl<T> Default for Interner<T> {
 
 impl<T> std::fmt::Debug for Interner<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Interner").field("len", &self.values.len()).finish()
+        f.debug_struct("Interner").field("len", &self.values.len()).finish_non_exhaustive()
     }
 }
 

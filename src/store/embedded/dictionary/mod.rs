@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 pub(super) use interner::Interner;
 
+use crate::model::hash::Fnv128;
 use crate::model::{FileId, FrameId, FrameKind, StackId};
 use crate::store::document::{EventResource, Executable, StackTrace};
 
@@ -133,7 +134,7 @@ impl Dictionaries {
     }
 
     /// Appends a node from disk; `None` when it points ahead.
-    fn load_node(&mut self, parent: u32, frame: u32) -> Option<()> {
+    pub(super) fn load_node(&mut self, parent: u32, frame: u32) -> Option<()> {
         if parent as usize >= self.nodes.len() || frame as usize >= self.frames.len() {
             return None;
         }
@@ -144,13 +145,30 @@ impl Dictionaries {
     }
 
     /// Appends a stack from disk; `None` when its node is unknown.
-    fn load_stack(&mut self, id: StackId, node: u32) -> Option<()> {
+    pub(super) fn load_stack(&mut self, id: StackId, node: u32) -> Option<()> {
         if node as usize >= self.nodes.len() {
             return None;
         }
         self.stacks.push(id);
         self.push_stack(node);
         Some(())
+    }
+
+    /// Replaces what is lost: values without a meaning, so that everything that points to them can be kept.
+    pub(super) fn fill_up(&mut self, resources: usize, threads: usize, stacks: usize) {
+        while self.resources.len() < resources {
+            self.resources.push(EventResource::default());
+        }
+        while self.threads.len() < threads {
+            self.threads.push("".into());
+        }
+        while self.stacks.len() < stacks {
+            let mut hash = Fnv128::default();
+            hash.write(b"lost stack");
+            hash.write_decimal(self.stacks.len() as u64);
+            self.stacks.push(StackId(hash.finish()));
+            self.push_stack(ROOT);
+        }
     }
 
     /// Changes the node of a loaded stack; `None` when either is unknown.

@@ -131,7 +131,7 @@ impl RowFilter {
         };
         let mut last = None;
         let mut accepted = false;
-        for i in 0..batch.len {
+        for (i, weight) in weights.iter_mut().enumerate().take(batch.len) {
             let key = (
                 batch.resource[i],
                 column(batch.thread, Fields::THREAD, self.fields, i),
@@ -143,7 +143,7 @@ impl RowFilter {
                 accepted = self.accepts(key);
             }
             if !accepted {
-                weights[i] = 0;
+                *weight = 0;
             }
         }
     }

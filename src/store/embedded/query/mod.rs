@@ -77,8 +77,7 @@ pub(super) fn status(core: &Core) -> StoreStatus {
         extent = Some((a.min(min), b.max(max)));
     }
     let exported: u64 = std::fs::read_dir(core.layout.dictionaries())
-        .map(|entries| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum())
-        .unwrap_or(0);
+        .map_or(0, |entries| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum());
     let head_rows: usize = snapshot.head.iter().map(|c| c.len()).sum();
     let rows: u64 = snapshot.segments.iter().map(|s| s.meta.rows).sum();
     let d = core.dictionaries.read();

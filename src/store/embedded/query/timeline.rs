@@ -152,7 +152,7 @@ impl Grid {
         Self {
             start_ns: i128::from(grid.start.0),
             width_ns: i128::from(grid.width_ns),
-            millis: whole.then(|| ((grid.start.0 / 1_000_000) as i64, (grid.width_ns / 1_000_000) as i64)),
+            millis: whole.then_some(((grid.start.0 / 1_000_000) as i64, (grid.width_ns / 1_000_000) as i64)),
             buckets: grid.buckets as usize,
         }
     }

@@ -128,6 +128,70 @@ impl Meta {
     }
 }
 
+/// How a segment came about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// Level.
+    pub(crate) level: Level,
+    /// Times are multiples of this many milliseconds.
+    pub(crate) unit_ms: u32,
+    /// Nominal length of a block in hours.
+    pub(crate) block_hours: u32,
+    /// Now, in milliseconds since 1970.
+    pub(crate) published_ms: i64,
+    /// Segments whose samples are all in this one.
+    pub(crate) replaces: &'a [u64],
+}
+
+/// What an events file says of itself, for the day on which the manifest is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// Level.
+    pub(crate) level: Level,
+    /// Times are multiples of this many milliseconds.
+    pub(crate) unit_ms: u32,
+    /// Nominal length of a block in hours.
+    pub(crate) block_hours: u32,
+    /// Blocks by time.
+    pub(crate) blocks: Vec<Block>,
+    /// Segments whose samples are all in this one.
+    pub(crate) replaces: Vec<u64>,
+}
+
+impl Notes {
+    /// Key of [`Notes::level`] in the footer, as a number.
+    pub(crate) const LEVEL: &'static str = "everflame.level";
+    /// Key of [`Notes::unit_ms`] in the footer.
+    pub(crate) const UNIT_MS: &'static str = "everflame.unit_ms";
+    /// Key of [`Notes::block_hours`] in the footer.
+    pub(crate) const BLOCK_HOURS: &'static str = "everflame.block_hours";
+    /// Key of [`Notes::blocks`] in the footer: `min_ms,max_ms,first_group,groups` separated by `;`.
+    pub(crate) const BLOCKS: &'static str = "everflame.blocks";
+    /// Key of [`Notes::replaces`] in the footer: numbers separated by `;`.
+    pub(crate) const REPLACES: &'static str = "everflame.replaces";
+
+    /// Reads the notes; `None` when one is missing or malformed.
+    pub(crate) fn read<'k>(note: impl Fn(&str) -> Option<&'k str>) -> Option<Self> {
+        let blocks = note(Self::BLOCKS)?.split(';').filter(|b| !b.is_empty()).map(|block| {
+            let mut fields = block.split(',');
+            Some(Block {
+                min_ms: fields.next()?.parse().ok()?,
+                max_ms: fields.next()?.parse().ok()?,
+                first_group: fields.next()?.parse().ok()?,
+                groups: fields.next()?.parse().ok()?,
+            })
+        });
+        let replaces = note(Self::REPLACES)?.split(';').filter(|id| !id.is_empty()).map(|id| id.parse().ok());
+        Some(Self {
+            level: Level::from_number(note(Self::LEVEL)?.parse().ok()?)?,
+            unit_ms: note(Self::UNIT_MS)?.parse().ok()?,
+            block_hours: note(Self::BLOCK_HOURS)?.parse().ok()?,
+            blocks: blocks.collect::<Option<_>>()?,
+            replaces: replaces.collect::<Option<_>>()?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
-pub(super) use meta::{Block, Level, Meta};
+pub(super) use meta::{Block, Level, Meta, Notes, Origin};
 pub(super) use read::{Batch, Fields, GroupScan, RowStream};
 pub(super) use write::SegmentWriter;
 

@@ -8,7 +8,7 @@ use parquet::file::statistics::Statistics;
 
 use super::super::head::{Columns, Row};
 use super::super::layout::Part;
-use super::super::parquet_file::{self, corrupt, failed};
+use super::super::parquet_file::{self, corrupt};
 use super::Segment;
 use crate::store::Result;
 
@@ -201,14 +201,7 @@ fn fill<T: DataType>(
     len: usize,
 ) -> Result<()> {
     values.clear();
-    while values.len() < len {
-        let missing = len - values.len();
-        let (_, read, _) = reader.read_records(missing, None, None, values).map_err(|e| failed(path, e))?;
-        if read == 0 {
-            return Err(corrupt(path, format!("column ends {missing} rows early")));
-        }
-    }
-    Ok(())
+    parquet_file::read_exactly(path, reader, values, len)
 }
 
 /// The rows of one block in sort order.

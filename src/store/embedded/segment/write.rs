@@ -8,7 +8,8 @@ use super::super::dictionary::CompleteStacks;
 use super::super::head::{Columns, Row};
 use super::super::layout::{Layout, Part};
 use super::super::parquet_file::{FileMeta, FileWriter, Values};
-use super::{Block, EVENTS, Level, MINUTE_MS, MINUTES, Meta, TOTALS};
+use super::meta::{Notes, Origin};
+use super::{Block, EVENTS, MINUTE_MS, MINUTES, Meta, TOTALS};
 use crate::store::Result;
 
 /// Rows of a row group at most.
@@ -26,7 +27,7 @@ pub(crate) struct SegmentWriter<'a> {
     layout: &'a Layout,
     id: u64,
     complete: &'a CompleteStacks,
-    events: FileWriter<'a>,
+    events: FileWriter,
     buffer: Columns,
     blocks: Vec<Block>,
     block: Option<Block>,
@@ -48,7 +49,7 @@ impl<'a> SegmentWriter<'a> {
             layout,
             id,
             complete,
-            events: FileWriter::create(layout, layout.segment(id, Part::Events), &EVENTS)?,
+            events: FileWriter::create(layout.segment(id, Part::Events), &EVENTS)?,
             buffer: Columns::default(),
             blocks: Vec::new(),
             block: None,
@@ -108,27 +109,20 @@ impl<'a> SegmentWriter<'a> {
     }
 
     /// Completes and publishes the files. The manifest does not know them yet.
-    pub(crate) fn finish(
-        mut self,
-        level: Level,
-        unit_ms: u32,
-        block_hours: u32,
-        published_ms: i64,
-    ) -> Result<Meta> {
+    pub(crate) fn finish(mut self, origin: &Origin<'_>) -> Result<Meta> {
+        let Origin { level, unit_ms, block_hours, published_ms, replaces } = *origin;
         self.end_block()?;
         let blocks: Vec<String> = self
             .blocks
             .iter()
             .map(|b| format!("{},{},{},{}", b.min_ms, b.max_ms, b.first_group, b.groups))
             .collect();
-        for (key, value) in [
-            ("everflame.level", level.number().to_string()),
-            ("everflame.unit_ms", unit_ms.to_string()),
-            ("everflame.block_hours", block_hours.to_string()),
-            ("everflame.blocks", blocks.join(";")),
-        ] {
-            self.events.note(key, value);
-        }
+        let replaces: Vec<_> = replaces.iter().map(u64::to_string).collect();
+        self.events.note(Notes::LEVEL, level.number().to_string());
+        self.events.note(Notes::UNIT_MS, unit_ms.to_string());
+        self.events.note(Notes::BLOCK_HOURS, block_hours.to_string());
+        self.events.note(Notes::BLOCKS, blocks.join(";"));
+        self.events.note(Notes::REPLACES, replaces.join(";"));
         let totals = self.totals.publish(self.layout, self.id)?;
         let minutes = self.minutes.publish(self.layout, self.id)?;
         let events = self.events.publish()?;
@@ -216,7 +210,7 @@ impl Totals {
         if self.limit == 0 {
             return Ok(None);
         }
-        let mut file = FileWriter::create(layout, layout.segment(id, Part::Totals), &TOTALS)?;
+        let mut file = FileWriter::create(layout.segment(id, Part::Totals), &TOTALS)?;
         for rows in self.done.chunks(GROUP_ROWS) {
             let column = |value: fn(&Total) -> u32| rows.iter().map(|t| value(t) as i32).collect::<Vec<_>>();
             file.group(&[
@@ -261,7 +255,7 @@ impl Minutes {
         }
         let mut sums: Vec<_> = self.sums.into_iter().collect();
         sums.sort_unstable();
-        let mut file = FileWriter::create(layout, layout.segment(id, Part::Minutes), &MINUTES)?;
+        let mut file = FileWriter::create(layout.segment(id, Part::Minutes), &MINUTES)?;
         for rows in sums.chunks(GROUP_ROWS) {
             let resource: Vec<i32> = rows.iter().map(|(k, _)| k.0 as i32).collect();
             let thread: Vec<i32> = rows.iter().map(|(k, _)| k.1 as i32).collect();

@@ -125,7 +125,8 @@ pub(super) fn dictionary_of(file_name: &str) -> Option<&str> {
     file_name.strip_suffix(".parquet")?.rsplit_once('-').map(|(name, _)| name)
 }
 
-fn path(layout: &Layout, name: &str, file: u64) -> PathBuf {
+/// Path of an exported file.
+pub(super) fn path(layout: &Layout, name: &str, file: u64) -> PathBuf {
     layout.dictionaries().join(file_name(name, file))
 }
 
@@ -239,9 +240,9 @@ pub(super) fn schema(name: &str) -> Option<Schema> {
     Some(Schema { message, deltas })
 }
 
-fn create<'a>(layout: &'a Layout, name: &str, file: u64) -> Result<FileWriter<'a>> {
+fn create(layout: &Layout, name: &str, file: u64) -> Result<FileWriter> {
     let schema = schema(name).ok_or_else(|| Error::Engine(format!("no dictionary {name}")))?;
-    FileWriter::create(layout, path(layout, name, file), &schema)
+    FileWriter::create(path(layout, name, file), &schema)
 }
 
 fn text(value: &str) -> ByteArray {
@@ -375,7 +376,7 @@ impl NameColumns {
         Some(())
     }
 
-    fn write(&mut self, writer: &mut FileWriter<'_>) -> Result<()> {
+    fn write(&mut self, writer: &mut FileWriter) -> Result<()> {
         if self.level.is_empty() {
             return Ok(());
         }

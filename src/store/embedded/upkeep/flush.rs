@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::core::Core;
 use super::super::head::Row;
-use super::super::segment::{Level, SegmentWriter};
+use super::super::segment::{Level, Origin, SegmentWriter};
 use super::{HOUR_MS, Publish, UpkeepState, export, publish};
 use crate::store::Result;
 
@@ -37,13 +37,15 @@ pub(super) fn flush_due(core: &Core, upkeep: &mut UpkeepState, now_ms: i64, flus
 
     let complete = core.dictionaries.read().complete();
     let mut step = Publish { head_upto: Some(upto), ..Publish::default() };
+    let origin =
+        Origin { level: Level::Young, unit_ms: 1, block_hours: 1, published_ms: now_ms, replaces: &[] };
     for (_, mut rows) in hours {
         rows.sort_unstable();
         let mut writer = SegmentWriter::create(&core.layout, upkeep.file(), rows.len() as u64, &complete)?;
         for row in rows {
             writer.push(row)?;
         }
-        step.add.push(writer.finish(Level::Young, 1, 1, now_ms)?);
+        step.add.push(writer.finish(&origin)?);
     }
     step.exports = export::plan_logs(core, upkeep)?;
     publish(core, upkeep, step)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::core::Core;
 use super::super::head::Row;
-use super::super::segment::{Level, RowStream, Segment, SegmentWriter};
+use super::super::segment::{Level, Origin, RowStream, Segment, SegmentWriter};
 use super::{DAY_MS, HOUR_MS, Publish, UpkeepState, export, publish};
 use crate::store::Result;
 
@@ -46,7 +46,14 @@ pub(super) fn merge_one(core: &Core, upkeep: &mut UpkeepState, now_ms: i64) -> R
         merge_block(&blocks, job.unit_ms, &mut writer)?;
         writer.end_block()?;
     }
-    let meta = writer.finish(job.level, job.unit_ms, block_hours, now_ms)?;
+    let replaces: Vec<u64> = job.inputs.iter().map(|s| s.meta.id).collect();
+    let meta = writer.finish(&Origin {
+        level: job.level,
+        unit_ms: job.unit_ms,
+        block_hours,
+        published_ms: now_ms,
+        replaces: &replaces,
+    })?;
     tracing::debug!(
         inputs = job.inputs.len(),
         rows,
@@ -56,12 +63,7 @@ pub(super) fn merge_one(core: &Core, upkeep: &mut UpkeepState, now_ms: i64) -> R
     );
     let mut exports = export::plan_logs(core, upkeep)?;
     export::plan_names(core, upkeep, &mut exports)?;
-    let step = Publish {
-        add: vec![meta],
-        remove: job.inputs.iter().map(|s| s.meta.id).collect(),
-        head_upto: None,
-        exports,
-    };
+    let step = Publish { add: vec![meta], remove: replaces, head_upto: None, exports };
     publish(core, upkeep, step)?;
     Ok(true)
 }
