@@ -228,14 +228,14 @@ impl Spans {
                 Source::Fixed(index) => table.push(span.start, self.fixed[index as usize]),
                 Source::Go(index) => {
                     if let Some(go) = go {
-                        let known = go.rows(index, |address, rule| {
+                        let end = self.base + u64::from(span.end);
+                        let known = go.rows(index, end, |address, rule| {
                             if let Some(offset) = within(span, self.base, address) {
                                 table.push(offset, rule);
                             }
                         });
-                        if known.is_err() {
-                            table.skipped.malformed += 1;
-                            table.push(span.start, Rule::Unknown);
+                        if let Err(address) = known {
+                            table.give_up(span, address);
                         }
                     }
                 }
@@ -253,8 +253,7 @@ impl Spans {
                         }
                     });
                     if let Err(address) = outcome {
-                        table.skipped.malformed += 1;
-                        table.push(within(span, self.base, address).unwrap_or(span.start), Rule::Unknown);
+                        table.give_up(span, address);
                     }
                 }
             }
@@ -307,6 +306,7 @@ impl Table {
     /// From `offset` on, `rule` holds. Offsets never go down; the last word about an offset counts.
     #[inline]
     fn push(&mut self, offset: u32, rule: Rule) {
+        debug_assert!(self.rows.last().is_none_or(|row| row.offset <= offset), "rows come in order");
         if self.last == Some(rule) || self.is_full() {
             return;
         }
@@ -321,6 +321,14 @@ impl Table {
         if self.last != Some(rule) {
             self.rows.push(Row { offset, rule: number });
             self.last = Some(rule);
+        }
+    }
+
+    /// Nothing is known of `span` from `address` on; rows before it stand.
+    fn give_up(&mut self, span: &Span, address: u64) {
+        self.skipped.malformed += 1;
+        if let Some(offset) = within(span, self.base, address) {
+            self.push(offset, Rule::Unknown);
         }
     }
 

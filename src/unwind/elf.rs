@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{CompressionFormat, LittleEndian as LE};
 
 use super::compact::{CodeRanges, Frames, Spans};
@@ -14,7 +14,7 @@ use super::eh_frame::{self, Format, PointerEncoding, Section};
 use super::gopclntab::{self, GoTable};
 use super::reader::Reader;
 use super::rows::{Rule, UnwindTable};
-use super::{Architecture, Error, MAX_UNCOMPRESSED_BYTES, entry};
+use super::{Architecture, Error, MAX_SECTIONS, MAX_SEGMENTS, MAX_UNCOMPRESSED_BYTES, entry};
 
 /// Code without any entry is scanned for known bytes only when there is no more of it than this.
 const SCANNED_BYTES: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const SCANNED_BYTES: u64 = 1 << 20;
 /// Step of the search for Go's table in files without section headers: its alignment is at least this.
 const GO_TABLE_ALIGNMENT: usize = 8;
 
-/// Builds the table of an executable, shared library, vDSO image or debug file from its bytes.
+/// Builds the table of an executable, shared library or vDSO image from its bytes.
 ///
 /// # Errors
 /// Only when nothing of it can be read: see [`Error`]. A file without unwind information gives a table without rows,
@@ -111,13 +111,14 @@ fn add_section<'a>(spans: &mut Spans, frames: &mut Vec<Frames<'a>>, section: Sec
 
 /// Adds what the code itself shows: entry point, stubs for lazy binding, signal and thread code without entries.
 fn add_known_code(spans: &mut Spans, file: &File<'_>) {
-    for (name, address, code) in file.code_sections() {
-        if file.architecture == Architecture::X86_64 {
-            let rules = entry::linker_made(name, code);
-            let ends = rules.iter().skip(1).map(|&(at, _)| at).chain(std::iter::once(code.len() as u64));
-            for (&(at, rule), end) in rules.iter().zip(ends) {
-                spans.add_guess(address.saturating_add(at), address.saturating_add(end), rule);
-            }
+    for name in entry::LINKER_MADE.into_iter().filter(|_| file.architecture == Architecture::X86_64) {
+        let Some(section) = file.section(name) else { continue };
+        let code = file.section_bytes(section).unwrap_or_default();
+        let rules = entry::linker_made(name, code);
+        let ends = rules.iter().skip(1).map(|&(at, _)| at).chain(std::iter::once(code.len() as u64));
+        for (&(at, rule), end) in rules.iter().zip(ends) {
+            let address = section.sh_addr(LE);
+            spans.add_guess(address.saturating_add(at), address.saturating_add(end), rule);
         }
     }
     if let Some(start) = file.entry_point() {
@@ -149,7 +150,9 @@ struct File<'a> {
     header: &'a FileHeader64<LE>,
     architecture: Architecture,
     segments: &'a [ProgramHeader64<LE>],
-    sections: SectionTable<'a, FileHeader64<LE>>,
+    sections: &'a [SectionHeader64<LE>],
+    /// Names of sections, each ended by a zero byte.
+    section_names: &'a [u8],
 }
 
 impl<'a> File<'a> {
@@ -167,12 +170,16 @@ impl<'a> File<'a> {
             elf::EM_AARCH64 => Architecture::Aarch64,
             other => return Err(Error::Machine(other.0)),
         };
+        let segments = header.program_headers(LE, bytes).unwrap_or_default();
+        let sections = header.section_headers(LE, bytes).unwrap_or_default();
+        let names = header.shstrndx(LE, bytes).ok().and_then(|index| sections.get(index as usize));
         Ok(Self {
             bytes,
             header,
             architecture,
-            segments: header.program_headers(LE, bytes).unwrap_or_default(),
-            sections: header.sections(LE, bytes).unwrap_or_default(),
+            segments: &segments[..segments.len().min(MAX_SEGMENTS)],
+            sections: &sections[..sections.len().min(MAX_SECTIONS)],
+            section_names: names.and_then(|names| names.data(LE, bytes).ok()).unwrap_or_default(),
         })
     }
 
@@ -182,7 +189,12 @@ impl<'a> File<'a> {
             .segments
             .iter()
             .filter(|segment| segment.p_type(LE) == elf::PT_LOAD && segment.p_flags(LE).0 & elf::PF_X.0 != 0)
-            .map(|segment| segment.p_vaddr(LE)..segment.p_vaddr(LE).saturating_add(segment.p_memsz(LE)))
+            .map(|segment| {
+                // No more than the file holds: so its size bounds all work.
+                let held = (self.bytes.len() as u64).saturating_sub(segment.p_offset(LE));
+                let len = segment.p_filesz(LE).min(held);
+                segment.p_vaddr(LE)..segment.p_vaddr(LE).saturating_add(len)
+            })
             .filter(|range| !range.is_empty())
             .collect();
         ranges.sort_by_key(|range| (range.start, range.end));
@@ -223,21 +235,14 @@ impl<'a> File<'a> {
     }
 
     fn section(&self, wanted: &[u8]) -> Option<&'a SectionHeader64<LE>> {
-        self.sections.iter().find(|section| self.sections.section_name(LE, section) == Ok(wanted))
+        self.sections.iter().find(|section| {
+            let name = self.section_names.get(section.sh_name(LE) as usize..).unwrap_or_default();
+            name.strip_prefix(wanted).is_some_and(|rest| rest.first() == Some(&0))
+        })
     }
 
     fn section_bytes(&self, section: &SectionHeader64<LE>) -> Option<&'a [u8]> {
         section.data(LE, self.bytes).ok().filter(|bytes| !bytes.is_empty())
-    }
-
-    /// Executable sections by name: (name, address, bytes).
-    fn code_sections(&self) -> impl Iterator<Item = (&'a [u8], u64, &'a [u8])> {
-        self.sections.iter().filter(|section| section.sh_flags(LE).0 & elf::SHF_EXECINSTR.0 != 0).filter_map(
-            |section| {
-                let name = self.sections.section_name(LE, section).ok()?;
-                Some((name, section.sh_addr(LE), self.section_bytes(section)?))
-            },
-        )
     }
 
     fn eh_frame(&self) -> Option<Section<'a>> {

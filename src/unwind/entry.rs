@@ -95,6 +95,9 @@ fn thread_start(code: &[u8]) -> Option<std::ops::Range<usize>> {
     (end <= code.len() && rest.get(call - 2) == Some(&0xff)).then_some(start..end)
 }
 
+/// Sections that linkers make and often no entry describes.
+pub(super) const LINKER_MADE: [&[u8]; 6] = [b".plt", b".plt.got", b".plt.sec", b".iplt", b".init", b".fini"];
+
 /// Rules of a section that linkers make and often no entry describes: (offset, rule), x86-64 only. Stubs for lazy
 /// binding as lld writes them, and the frames of `_init` and `_fini`.
 pub(super) fn linker_made(name: &[u8], code: &[u8]) -> Vec<(u64, Rule)> {

@@ -23,6 +23,12 @@ const VERIFIED_FUNCTIONS: u32 = 256;
 /// Bytes of code in front of Go's own that are searched for its start: a C runtime, when an external linker put one there.
 const SEARCHED_BYTES: u64 = 4 << 20;
 
+/// Steps of a stack table until the first frame is built: none at entry, then the frame.
+const FIRST_MOVES: usize = 16;
+
+/// Longest name that is looked at: those of interest are short.
+const NAME_BYTES: usize = 128;
+
 /// Longest code of one function that is looked at for a change of stacks.
 const LOOKED_AT_BYTES: u64 = 4096;
 
@@ -149,8 +155,10 @@ impl<'a> GoTable<'a> {
         }
         reader.u8()?; // well-known number, other in each version
         let flags = reader.u8()?;
-        let name = Reader::at(self.names, u64::from(name)).and_then(|mut reader| reader.c_string());
-        Some(Function { start, end, name: name.unwrap_or_default(), stack_table, flags })
+        let name = self.names.get(name as usize..).unwrap_or_default();
+        let name = &name[..name.len().min(NAME_BYTES)];
+        let name = Reader::new(name).c_string().unwrap_or_default();
+        Some(Function { start, end, name, stack_table, flags })
     }
 
     /// Number of functions.
@@ -169,7 +177,7 @@ impl<'a> GoTable<'a> {
 
     /// Whether function `index` is what signal handlers return to.
     pub(super) fn is_signal_return(&self, index: u32) -> bool {
-        self.function(index).is_some_and(|function| self.treatment(&function) == Treatment::Signal)
+        self.function(index).is_some_and(|function| self.is_signal(&function))
     }
 
     /// Finds where the text starts, since Go 1.26 no longer says it and a PIE says it in a relocation: by trying
@@ -179,31 +187,34 @@ impl<'a> GoTable<'a> {
             return true;
         }
         let said = (self.text_start != 0).then_some(self.text_start);
+        let prologues = self.prologues();
+        let fits = |start: &u64| self.fits(*start, &prologues);
         let search = (text.start..text.end.min(text.start.saturating_add(SEARCHED_BYTES))).step_by(16);
-        let found = said
-            .into_iter()
-            .chain(candidates.iter().copied())
-            .chain(std::iter::once(text.start))
-            .find(|&start| self.fits(start))
-            .or_else(|| search.into_iter().find(|&start| self.fits(start)));
-        match found {
-            Some(start) => self.text_start = start,
-            None => return false,
+        let likely = said.into_iter().chain(candidates.iter().copied()).chain(std::iter::once(text.start));
+        let found = likely.chain(search).find(fits);
+        if let Some(start) = found {
+            self.text_start = start;
         }
-        true
+        found.is_some()
+    }
+
+    /// Where some functions, spread over the whole text (C code may lie in between), build their frames: bytes from the
+    /// start of the text, and size of the frame then.
+    fn prologues(&self) -> Vec<(u64, i64)> {
+        let relative = Self { text_start: 0, ..*self };
+        let step = (self.functions / VERIFIED_FUNCTIONS).max(1);
+        (0..self.functions)
+            .step_by(step as usize)
+            .filter_map(|index| relative.first_move(&relative.function(index)?))
+            .collect()
     }
 
     /// Whether instructions that move the stack pointer stand where the tables say so, were the text to start here.
-    fn fits(&self, text_start: u64) -> bool {
-        let moved = Self { text_start, ..*self };
+    fn fits(&self, text_start: u64, prologues: &[(u64, i64)]) -> bool {
         let (mut right, mut wrong) = (0, 0);
-        // Spread over the whole text: C code may lie in between.
-        let step = (self.functions / VERIFIED_FUNCTIONS).max(1);
-        for index in (0..self.functions).step_by(step as usize) {
-            let Some(function) = moved.function(index) else { continue };
-            let Some((at, moved_by)) = moved.first_move(&function) else { continue };
-            let code = (self.code_at)(at.wrapping_sub(7), 7);
-            if moved.is_prologue(code, moved_by) {
+        for &(offset, moved_by) in prologues {
+            let code = (self.code_at)(text_start.wrapping_add(offset).wrapping_sub(7), 7);
+            if self.is_prologue(code, moved_by) {
                 right += 1;
             } else {
                 wrong += 1;
@@ -243,79 +254,72 @@ impl<'a> GoTable<'a> {
 
     /// Address behind the first instruction that moves the stack pointer, and by how much.
     fn first_move(&self, function: &Function<'a>) -> Option<(u64, i64)> {
-        let mut found = None;
-        self.stack_moves(function, |address, value| {
-            if value > 0 && found.is_none() && address > function.start {
-                found = Some((address, value));
-            }
-        })
-        .ok()?;
-        found
+        let moves = self.stack_moves(function, function.end).ok()?;
+        moves
+            .take(FIRST_MOVES)
+            .find_map(|step| step.ok().filter(|&(at, moved)| moved > 0 && at > function.start))
     }
 
-    /// Walks the stack table: from each address on, so many bytes lie between the stack pointer and where it was at
-    /// entry.
-    fn stack_moves(&self, function: &Function<'a>, mut moved: impl FnMut(u64, i64)) -> Result<(), Malformed> {
+    /// Walks the stack table up to `end`: from each address on, so many bytes lie between the stack pointer and where it
+    /// was at entry.
+    fn stack_moves(&self, function: &Function<'a>, end: u64) -> Result<StackMoves<'a>, Malformed> {
         if function.stack_table == 0 {
             return Err(Malformed);
         }
-        let mut reader = Reader::at(self.values, u64::from(function.stack_table)).ok_or(Malformed)?;
-        let mut at = function.start;
-        let mut value = -1_i64;
-        while at < function.end {
-            let delta = reader.uleb().ok_or(Malformed)?;
-            if delta == 0 && at != function.start {
-                break;
-            }
-            // Zig-zag.
-            let delta = (delta >> 1) as i64 ^ -((delta & 1) as i64);
-            value = value.checked_add(delta).ok_or(Malformed)?;
-            let run = reader.uleb().and_then(|run| run.checked_mul(self.quantum)).ok_or(Malformed)?;
-            moved(at, value);
-            at = at.checked_add(run).ok_or(Malformed)?;
-        }
-        Ok(())
+        Ok(StackMoves {
+            reader: Reader::at(self.values, u64::from(function.stack_table)).ok_or(Malformed)?,
+            quantum: self.quantum,
+            at: function.start,
+            end: end.min(function.end),
+            value: -1,
+            is_first: true,
+        })
     }
 
-    /// Gives the rules of function `index` in the order of addresses.
-    pub(super) fn rows(&self, index: u32, mut row: impl FnMut(u64, Rule)) -> Result<(), Malformed> {
-        let function = self.function(index).ok_or(Malformed)?;
-        match self.treatment(&function) {
-            Treatment::Stop => row(function.start, Rule::Stop),
-            Treatment::Signal => row(function.start, Rule::Signal), // see `is_signal_return`
-            Treatment::Exact => {
-                let saves = self.saves_frame_pointer(&function);
-                self.stack_moves(&function, |address, moved| row(address, self.exact(moved, saves)))?;
+    /// Gives the rules of function `index` in the order of addresses, up to `end`. On an error the rows before it have
+    /// been given and `Err` carries the address from which nothing is known.
+    pub(super) fn rows(&self, index: u32, end: u64, mut row: impl FnMut(u64, Rule)) -> Result<(), u64> {
+        let function = self.function(index).ok_or(0_u64)?;
+        let end = end.min(function.end);
+        let treatment = self.treatment(&function, end);
+        match treatment {
+            Treatment::Stop => {
+                row(function.start, Rule::Stop);
+                return Ok(());
             }
-            Treatment::StopFrom(address) => {
-                let saves = self.saves_frame_pointer(&function);
-                self.stack_moves(&function, |at, moved| {
-                    if at < address {
-                        row(at, self.exact(moved, saves));
-                    }
-                })?;
-                row(address, Rule::Stop);
+            Treatment::Signal => {
+                row(function.start, Rule::Signal);
+                return Ok(());
             }
-            Treatment::FramePointer => {
-                let saves = self.saves_frame_pointer(&function);
-                // The frame pointer is set by the instruction behind the one that saves the old one.
-                let set_by = match self.architecture {
-                    Architecture::X86_64 => 3,
-                    Architecture::Aarch64 => 4,
-                };
-                let mut before = 0;
-                self.stack_moves(&function, |address, moved| {
-                    if moved > 0 && saves {
-                        if before == 0 {
-                            row(address, self.exact(moved, saves));
-                        }
-                        row(if before == 0 { address + set_by } else { address }, Rule::FramePointer);
-                    } else {
-                        row(address, self.exact(moved, saves));
-                    }
-                    before = moved;
-                })?;
+            Treatment::Exact | Treatment::StopFrom(_) | Treatment::FramePointer => {}
+        }
+        let saves = self.saves_frame_pointer(&function);
+        // The frame pointer is set by the instruction behind the one that saves the old one.
+        let set_by = match self.architecture {
+            Architecture::X86_64 => 3,
+            Architecture::Aarch64 => 4,
+        };
+        let exact_end = if let Treatment::StopFrom(address) = treatment { address } else { end };
+        let mut pointer_from = None;
+        let mut moves = self.stack_moves(&function, exact_end).map_err(|Malformed| function.start)?;
+        let mut known_to = function.start;
+        while let Some(step) = moves.next() {
+            let (address, moved) = step.map_err(|Malformed| known_to)?;
+            if treatment == Treatment::FramePointer && moved > 0 && saves {
+                let from = *pointer_from.get_or_insert(address.saturating_add(set_by));
+                if address < from {
+                    row(address, self.exact(moved, saves));
+                }
+                if from < moves.at {
+                    row(from.max(address), Rule::FramePointer);
+                }
+            } else {
+                row(address, self.exact(moved, saves));
             }
+            known_to = moves.at;
+        }
+        if exact_end < end {
+            row(exact_end, Rule::Stop);
         }
         Ok(())
     }
@@ -362,7 +366,8 @@ impl<'a> GoTable<'a> {
         }
     }
 
-    fn treatment(&self, function: &Function<'a>) -> Treatment {
+    /// `end` is where this function's code ends, or where another one takes over.
+    fn treatment(&self, function: &Function<'a>, end: u64) -> Treatment {
         let flags = function.flags;
         let has_flags = self.version > Version::Go1_16;
         if has_flags && flags & (FLAG_TOP_FRAME | FLAG_WRITES_SP | FLAG_ASSEMBLY) == 0 {
@@ -382,7 +387,7 @@ impl<'a> GoTable<'a> {
             | b"runtime.switchToCrashStack0"
             | b"runtime.gogo"
             | b"gogo" => {
-                return self.stop_from_stack_switch(function);
+                return self.stop_from_stack_switch(function, end);
             }
             b"runtime.systemstack" | b"runtime.asmcgocall" | b"runtime.cgocallback" => {
                 return Treatment::FramePointer;
@@ -395,14 +400,8 @@ impl<'a> GoTable<'a> {
             | b"runtime.vgetrandom1" => return Treatment::FramePointer,
             _ => {}
         }
-        if name.starts_with(b"runtime.sigreturn") {
+        if self.is_signal(function) {
             return Treatment::Signal;
-        }
-        if flags & FLAG_ASSEMBLY != 0 {
-            let code = (self.code_at)(function.start, 16);
-            if entry::signal_return(code, self.architecture).is_some() {
-                return Treatment::Signal;
-            }
         }
         if has_flags && flags & FLAG_TOP_FRAME != 0 {
             return Treatment::Stop;
@@ -412,15 +411,24 @@ impl<'a> GoTable<'a> {
             return if self.saves_frame_pointer(function) {
                 Treatment::FramePointer
             } else {
-                self.stop_from_stack_switch(function)
+                self.stop_from_stack_switch(function, end)
             };
         }
         Treatment::Exact
     }
 
+    fn is_signal(&self, function: &Function<'a>) -> bool {
+        if function.name.starts_with(b"runtime.sigreturn") {
+            return true;
+        }
+        // Names may have been made unreadable.
+        function.flags & FLAG_ASSEMBLY != 0
+            && entry::signal_return((self.code_at)(function.start, 16), self.architecture).is_some()
+    }
+
     /// Exact up to the instruction that loads another stack pointer: who called is unknown from there on.
-    fn stop_from_stack_switch(&self, function: &Function<'a>) -> Treatment {
-        let len = (function.end - function.start).min(LOOKED_AT_BYTES);
+    fn stop_from_stack_switch(&self, function: &Function<'a>, end: u64) -> Treatment {
+        let len = end.saturating_sub(function.start).min(LOOKED_AT_BYTES);
         let code = (self.code_at)(function.start, len);
         let switch = match self.architecture {
             // mov rsp, [reg + offset] or mov rsp, reg
@@ -439,6 +447,51 @@ impl<'a> GoTable<'a> {
         };
         // The rows of the instruction itself still hold; those behind it do not. Three bytes in is within it.
         switch.map_or(Treatment::Exact, |at| Treatment::StopFrom(function.start + at as u64 + 3))
+    }
+}
+
+/// A stack table being read. Each step moves on by an instruction, so a table that many functions share costs each of
+/// them no more than its code is long.
+#[derive(Debug)]
+struct StackMoves<'a> {
+    reader: Reader<'a>,
+    quantum: u64,
+    at: u64,
+    end: u64,
+    value: i64,
+    is_first: bool,
+}
+
+impl StackMoves<'_> {
+    /// `None` when malformed; the end of the table leaves `at` at `end`.
+    fn step(&mut self) -> Option<(u64, i64)> {
+        let delta = self.reader.uleb()?;
+        let from = self.at;
+        if delta == 0 && !self.is_first {
+            self.at = self.end;
+            return Some((from, self.value));
+        }
+        self.is_first = false;
+        // Zig-zag.
+        self.value = self.value.checked_add((delta >> 1) as i64 ^ -((delta & 1) as i64))?;
+        let run = self.reader.uleb()?.checked_mul(self.quantum).filter(|&run| run > 0)?;
+        self.at = self.at.checked_add(run)?;
+        Some((from, self.value))
+    }
+}
+
+impl Iterator for StackMoves<'_> {
+    type Item = Result<(u64, i64), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.end {
+            return None;
+        }
+        let step = self.step().ok_or(Malformed);
+        if step.is_err() {
+            self.at = self.end;
+        }
+        Some(step)
     }
 }
 

@@ -28,11 +28,17 @@ pub const MAX_ROWS: usize = 8 << 20;
 /// Distinct rules of one table. A full desktop has 4,200 over all its files.
 pub const MAX_RULES: usize = 16_384;
 
-/// Entries (functions) of one table: 24 bytes each while building.
+/// Entries (functions) of one table: 28 bytes each while building.
 pub const MAX_ENTRIES: usize = 2 << 20;
 
 /// Common information entries of one section. Linkers merge equal ones; `.debug_frame` has one per compilation unit.
 pub const MAX_CIES: usize = 1 << 16;
+
+/// Program headers that are looked at. Real files have a dozen.
+pub const MAX_SEGMENTS: usize = 256;
+
+/// Section headers that are looked at. Real executables have some forty.
+pub const MAX_SECTIONS: usize = 4096;
 
 /// Uncompressed size of a compressed section.
 pub const MAX_UNCOMPRESSED_BYTES: u64 = 256 << 20;
@@ -65,7 +71,7 @@ pub enum Error {
     /// Another processor.
     #[error("elf header: expected machine x86-64 (62) or aarch64 (183), found {0}")]
     Machine(u16),
-    /// Nothing in it can run.
-    #[error("program headers: expected an executable segment, found none")]
+    /// Nothing in it can run, or the file ends before it.
+    #[error("program headers: expected an executable segment with bytes in the file, found none")]
     NoExecutableSegment,
 }

@@ -1,15 +1,22 @@
 //! Every row of real files against gimli's own evaluation.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use gimli::{
     BaseAddresses, CfaRule as GimliCfa, EhFrame, EndianSlice, LittleEndian, Register, RegisterRule,
     UnwindContext, UnwindSection, UnwindTableRow,
 };
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSymbol};
+
+use super::sampled::compile;
+use super::walk::vdso_image;
+use super::{check, real_files, without_section_headers};
 
 use crate::model::ElfAddr;
-use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule, UnwindTable, expression, from_elf};
+use crate::unwind::{
+    Architecture, CfaRule, FpRule, RaRule, Rule, UnwindTable, expression, from_elf, from_elf_and_debug_file,
+};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -48,11 +55,9 @@ fn translate(row: &UnwindTableRow<usize>, eh_frame: &EhFrame<Slice<'_>>) -> Opti
     Some(Rule::Frame { cfa, fp, ra })
 }
 
-/// Compares all entries of a file; returns how many rows were compared.
-fn compare(path: &std::path::Path) -> (u64, UnwindTable) {
-    let bytes = std::fs::read(path).unwrap();
-    let table = from_elf(&bytes).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
+/// Compares a table with all entries of its file; returns how many rows were compared.
+fn compare(path: &Path, bytes: &[u8], table: &UnwindTable) -> u64 {
+    let file = object::File::parse(bytes).unwrap();
     let section = file.section_by_name(".eh_frame").unwrap();
     let eh_frame = EhFrame::new(section.data().unwrap(), LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(section.address());
@@ -102,28 +107,93 @@ fn compare(path: &std::path::Path) -> (u64, UnwindTable) {
             compared += 1;
         }
     }
-    (compared, table)
+    check(table);
+    assert!(compared > 0, "{}", path.display());
+    assert_eq!(table.skipped.malformed, 0, "{}", path.display());
+    compared
 }
 
 #[test]
 fn agrees_with_gimli_on_every_row_of_real_files() {
-    for path in super::real_files() {
+    for path in real_files() {
         let started = std::time::Instant::now();
-        let (compared, table) = compare(&path);
+        let bytes = std::fs::read(&path).unwrap();
+        let table = from_elf(&bytes).unwrap();
         println!(
-            "{}: {compared} rows agree, {} rows and {} rules kept, {:?}, {:?}",
+            "{}: {} rows agree, {} rows and {} rules kept, {:?}, {:?}",
             path.display(),
+            compare(&path, &bytes, &table),
             table.rows.len(),
             table.rules.len(),
             table.skipped,
             started.elapsed()
         );
-        assert!(compared > 0, "{}", path.display());
-        assert!(
-            table.rows.is_sorted_by(|a, b| a.offset < b.offset && a.rule != b.rule),
-            "{}",
-            path.display()
-        );
-        assert_eq!(table.skipped.malformed, 0, "{}", path.display());
     }
+}
+
+#[test]
+fn agrees_with_gimli_on_the_vdso() {
+    let Some(bytes) = vdso_image() else { return };
+    compare(Path::new("[vdso]"), &bytes, &from_elf(&bytes).unwrap());
+}
+
+#[test]
+fn needs_no_section_headers() {
+    for path in real_files().into_iter().take(5) {
+        let bytes = std::fs::read(&path).unwrap();
+        let table = from_elf(&without_section_headers(bytes.clone())).unwrap();
+        compare(&path, &bytes, &table);
+    }
+}
+
+#[test]
+fn reads_debug_frame_plain_compressed_or_in_another_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("chain.c"), include_str!("programs/chain.c")).unwrap();
+    let silent = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-g"];
+    for (name, flags) in [
+        ("eh_frame", &[][..]),
+        ("debug_frame", &silent),
+        ("zlib", &[&silent[..], &["-Wl,--compress-debug-sections=zlib"]].concat()),
+    ] {
+        let mut arguments = flags.to_vec();
+        arguments.extend(["-O2", "-fomit-frame-pointer", "-pthread", "chain.c", "-lm", "-o", name]);
+        if !compile(directory.path(), "gcc", &arguments) {
+            return;
+        }
+    }
+    let read = |name: &str| std::fs::read(at(name)).unwrap();
+    let (reference, zlib) = (read("eh_frame"), read("zlib"));
+    let expected = from_elf(&reference).unwrap();
+    let stripped = {
+        std::fs::copy(at("zlib"), at("stripped")).unwrap();
+        compile(directory.path(), "strip", &["stripped"]);
+        read("stripped")
+    };
+    let in_two = from_elf_and_debug_file(&stripped, Some(&zlib)).unwrap();
+    let tables = [from_elf(&read("debug_frame")).unwrap(), from_elf(&zlib).unwrap(), in_two];
+    let start_of = |file: &[u8], name: &str| {
+        let file = object::File::parse(file).unwrap();
+        let symbol = file.symbols().find(|symbol| symbol.name() == Ok(name));
+        symbol.map(|symbol| (symbol.address(), symbol.size()))
+    };
+    let mut compared = 0;
+    for function in ["leaf", "sort", "chain", "thread", "on_tick", "main"] {
+        // The compiler may have inlined or renamed some.
+        let (Some((there, len)), Some((here, _))) =
+            (start_of(&reference, function), start_of(&zlib, function))
+        else {
+            continue;
+        };
+        compared += 1;
+        for offset in 0..len {
+            let expected = expected.find(ElfAddr(there + offset));
+            assert!(matches!(expected, Some(Rule::Frame { .. })));
+            for table in &tables {
+                assert_eq!(table.find(ElfAddr(here + offset)), expected, "{function}+{offset:#x}");
+            }
+        }
+    }
+    assert!(compared >= 3, "only {compared} functions were found");
 }

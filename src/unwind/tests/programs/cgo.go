@@ -8,6 +8,7 @@ static int __attribute__((noinline)) c_outer(int n) { return c_inner(n) + 1; }
 import "C"
 import (
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -23,8 +24,17 @@ func goCallback(n C.int) C.int {
 //go:noinline
 func work() int { return int(C.c_outer(20000)) + 1 }
 
+// How long to run: the only argument.
+func runFor() time.Duration {
+	duration, err := time.ParseDuration(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	return duration
+}
+
 func main() {
-	done := time.Now().Add(700 * time.Millisecond)
+	done := time.Now().Add(runFor())
 	total := 0
 	for time.Now().Before(done) {
 		total += work()

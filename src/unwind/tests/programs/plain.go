@@ -47,8 +47,17 @@ func grow(depth int) int {
 	return grow(depth-1) + int(room[depth&255])
 }
 
+// How long to run: the only argument.
+func runFor() time.Duration {
+	duration, err := time.ParseDuration(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	return duration
+}
+
 func main() {
-	done := time.Now().Add(700 * time.Millisecond)
+	done := time.Now().Add(runFor())
 	go func() {
 		for {
 			sha256.Sum256(make([]byte, 1<<13))
