@@ -1,7 +1,6 @@
 //! Unwind tables of installed programs: time per row and memory while building.
 //!
-//! Budget: 100 ns a row all in (`docs/architecture.md` names none; the design does). Files that a machine does not have
-//! are left out. `cargo bench --bench eh_frame`.
+//! Budget: 100 ns a row all in. Files that a machine does not have are left out. `cargo bench --bench eh_frame`.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
