@@ -142,6 +142,6 @@ test("ticks are stored, dropped under a reason, or on the way", () => {
 });
 
 test("unnamed functions are summed by library and reason", () => {
-  const answer = /** @type {any} */ ({ functions: { name: [1, 2, 3], library: [4, 4, 0], file: [0, 0, 0], kind: [3, 3, 3], inlined: [0, 0, 0], reason: [5, 5, 0], key: ["a", "b", "c"], self: [2, 3, 9], total: [2, 3, 9] }, strings: ["", "x+0x1", "x+0x2", "named", "x.so", "executable has no symbols"] });
+  const answer = /** @type {any} */ ({ functions: { name: [1, 2, 3], library: [4, 4, 0], file: [0, 0, 0], kind: [3, 3, 128], inlined: [0, 0, 0], reason: [5, 5, 5], key: ["a", "b", "c"], self: [2, 3, 9], total: [2, 3, 9] }, strings: ["", "x+0x1", "x+0x2", "named", "x.so", "executable has no symbols"] });
   assert.deepEqual(nameless(answer), [{ library: "x.so", reason: "executable has no symbols", addresses: 2, self: 5, example: "x+0x1" }]);
 });

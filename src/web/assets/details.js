@@ -5,7 +5,7 @@ import { copyText, fill, h } from "./dom.js";
 import { css, isUnknown, kindColor, kindName, unknownColor } from "./flamegraph/colors.js";
 import { stackText } from "./flamegraph/export.js";
 import { pathTo, titleOf } from "./flamegraph/tree.js";
-import { coreTime, money, percent, short, whole } from "./format.js";
+import { coreTime, mass, money, percent, short, whole } from "./format.js";
 import { theme } from "./theme.js";
 
 /**
@@ -47,7 +47,7 @@ export function whyUnknown(functions, f) {
   const kind = functions.kind[f] ?? 0;
   const reason = functions.reason(f);
   if (kind >= 128 && kind < 256) {
-    return reason || "The stack could not be followed further out; the frames between here and the thread's entry are missing.";
+    return `The stack could not be followed further out; the frames between here and the thread's entry are missing.${reason && !/not looked up/.test(reason) ? ` ${reason}` : ""}`;
   }
   if (reason === "") return "";
   const library = functions.library(f);
@@ -116,13 +116,13 @@ export function showDetails(panel, subject, act) {
       fact("Library", functions.library(f)),
       fact("Source", place(functions.file(f), tree.line[node] ?? 0)),
       h("div", { class: "fact", title: ASSUMPTION }, h("dt", { text: "Cost" }), h("dd", { text: `${money(year.dollars)} a year` })),
-      h("div", { class: "fact", title: ASSUMPTION }, h("dt", { text: "CO2" }), h("dd", { text: `${short(year.kilograms)} kg a year` })),
+      h("div", { class: "fact", title: ASSUMPTION }, h("dt", { text: "CO2" }), h("dd", { text: `${mass(year.kilograms)} a year` })),
     ),
     h(
       "p",
       { class: "details-actions" },
       node > 0 && h("button", { class: "button", text: "Zoom", on: { click: () => act.zoom(node) } }),
-      functions.key(f) !== "" && h("button", { class: "button", text: "Focus function", on: { click: () => act.focus(f) } }),
+      functions.key(f) !== "" && kind < 256 && h("button", { class: "button", text: "Focus function", on: { click: () => act.focus(f) } }),
       h("button", { class: "button", text: "Copy name", on: { click: () => copy(functions.name(f), "Name") } }),
       node > 0 && h("button", { class: "button", text: "Copy stack", on: { click: () => copy(stackText(tree, functions, node, "\n"), "Stack") } }),
       copied,

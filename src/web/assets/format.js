@@ -34,12 +34,19 @@ export function percent(share) {
   return `${p < 9.995 ? p.toFixed(2) : p.toFixed(1)}${NBSP}%`;
 }
 
+/** `12.3 kg`. @param {number} kilograms */
+export function mass(kilograms) {
+  if (kilograms >= 1000) return `${three(kilograms / 1000)}${NBSP}t`;
+  return kilograms >= 0.01 || kilograms === 0 ? `${kilograms === 0 ? "0" : three(kilograms)}${NBSP}kg` : `<${NBSP}0.01${NBSP}kg`;
+}
+
 /** CPU time: `17.8 core-hours`, `43.0 core-seconds`. @param {number} ns */
 export function coreTime(ns) {
   const s = ns / 1e9;
+  if (s === 0) return `0${NBSP}core-seconds`;
   if (s >= 3600) return `${s >= 3.6e6 ? short(s / 3600) : three(s / 3600)}${NBSP}core-hours`;
   if (s >= 60) return `${three(s / 60)}${NBSP}core-minutes`;
-  if (s >= 1 || s === 0) return `${three(s)}${NBSP}core-seconds`;
+  if (s >= 1) return `${three(s)}${NBSP}core-seconds`;
   return `${three(s * 1e3)}${NBSP}core-ms`;
 }
 
@@ -48,7 +55,8 @@ export function shortTime(ns) {
   const s = ns / 1e9;
   if (s >= 3600) return `${s >= 3.6e6 ? short(s / 3600) : three(s / 3600)}${NBSP}h`;
   if (s >= 60) return `${three(s / 60)}${NBSP}min`;
-  if (s >= 1 || s === 0) return `${three(s)}${NBSP}s`;
+  if (s === 0) return `0${NBSP}s`;
+  if (s >= 1) return `${three(s)}${NBSP}s`;
   return `${three(s * 1e3)}${NBSP}ms`;
 }
 

@@ -92,7 +92,7 @@ export class FunctionList {
             if (name) name.textContent = full;
             const library = functions.library(f);
             const source = place(functions.file(f), 0);
-            const reason = functions.reason(f);
+            const reason = (functions.kind[f] ?? 0) < 128 ? functions.reason(f) : "";
             if (where) where.textContent = [functions.inlined[f] ? "inlined" : "", library, source, reason ? `no name: ${reason}` : ""].filter(Boolean).join("  ·  ") || "\u00a0";
             cell.title = reason ? `${full}\n${library}: ${reason}` : full;
           },

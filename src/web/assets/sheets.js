@@ -21,14 +21,9 @@ function moment(at) {
   return at === null ? h("b", { text: "–" }) : h("b", { title: utc(at), text: stamp(at) });
 }
 
-/** @param {import("./types.js").Counter[]} counters @param {string} label */
+/** Counters since the start, in columns; those at zero are there but quiet. @param {import("./types.js").Counter[]} counters @param {string} label */
 function counterTable(counters, label) {
-  return h(
-    "table",
-    { class: "plain-table", "aria-label": label },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Counter" }), h("th", { scope: "col", class: "number", text: "Since start" }))),
-    h("tbody", {}, ...counters.map(({ name, value }) => h("tr", {}, h("td", { class: "code", text: name }), h("td", { class: "number", text: whole(value) })))),
-  );
+  return h("dl", { class: "counters", "aria-label": label }, ...counters.map(({ name, value }) => h("div", { class: value === 0 ? "faint" : undefined }, h("dt", { class: "code", text: name }), h("dd", { text: whole(value) }))));
 }
 
 /** A page that shows one answer; `build` turns it into sections. */
@@ -97,10 +92,11 @@ function agentSection({ agent, now, started }) {
     head,
     agent.problem && h("p", { text: agent.problem }),
     agent.hint && h("p", { class: "faint", text: agent.hint }),
-    h(
+    agent.running &&
+      h(
       "div",
       { class: "tiles" },
-      tile(span(now - started), "running for"),
+      tile(span(now - started), "since the program started"),
       tile(`${agent.frequency_hz}\u00a0Hz`, "per CPU"),
       tile(whole(agent.cpus), "CPUs"),
       tile(agent.kernel, "kernel"),

@@ -29,7 +29,8 @@ export function nameless(answer) {
   const groups = new Map();
   for (let f = 0; f < functions.count; f += 1) {
     const reason = functions.reason(f);
-    if (reason === "") continue;
+    // Markers are no code: what they stand for is told by their own name.
+    if (reason === "" || (functions.kind[f] ?? 0) >= 128) continue;
     const library = functions.library(f);
     const id = `${library}\u0000${reason}`;
     const group = groups.get(id) ?? { library, reason, addresses: 0, self: 0, example: functions.name(f) };

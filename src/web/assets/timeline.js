@@ -86,8 +86,8 @@ export class Timeline {
       part(time[0] ?? "", time.slice(1).join("\u00a0"), "CPU time: samples times the time that each stands for"),
       "·",
       part(whole(answer.hosts), answer.hosts === 1 ? "host" : "hosts"),
-      "·",
-      part(percent(complete), "complete stacks", `${whole(samples - answer.complete)} stacks end in a marker that says why they could not be followed to the thread's entry`),
+      samples > 0 && "·",
+      samples > 0 && part(percent(complete), "complete stacks", `${whole(samples - answer.complete)} stacks end in a marker that says why they could not be followed to the thread's entry`),
       h("span", { class: "grow" }),
       h("span", { title: `${stamp(answer.from)} – ${stamp(answer.to)}\n${utc(answer.from)} – ${utc(answer.to)}`, text: `${span(answer.to - answer.from)}, ${span(answer.width)} a bar ·` }),
       answer.precision.exact

@@ -233,7 +233,7 @@ export function mixPaint(tree, functions, mode, theme, match, page) {
     hatched,
     match,
     ink: INK[theme],
-    inkFaded: theme === "light" ? "#6a7078" : "#8d949d",
+    inkFaded: theme === "light" ? "#5b626b" : "#959ca5",
     background: page.background,
     backgroundPixel: pixel(background),
     mergedPixel: pixel(merged),

@@ -230,6 +230,11 @@ export class Graph {
     this.#byHand({ ...this.camera, x0, x1, scroll });
   }
 
+  /** @param {number} scroll CSS pixels from the root's edge */
+  scrollTo(scroll) {
+    this.#byHand({ ...this.camera, scroll });
+  }
+
   /** @param {Camera} camera */
   #byHand(camera) {
     this.target = null;

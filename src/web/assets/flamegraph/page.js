@@ -46,6 +46,8 @@ export class FlamegraphPage {
   constructor() {
     this.channel = new Channel();
     this.asked = "";
+    /** Question of the picture on the screen. */
+    this.shownUrl = "";
     /** @type {import("../types.js").FlamegraphAnswer | null} */
     this.answer = null;
     /** @type {Functions | null} */
@@ -170,12 +172,16 @@ export class FlamegraphPage {
       this.answer = answer;
       this.functions = functions;
       this.panes = trees.map((tree, at) => ({ graph: /** @type {Graph} */ (this.graphs[at]), raw: tree, tree, layout: NO_LAYOUT, hashes: NO_HASHES, matches: [] }));
+      // The same question again (live, refresh): the view stays where it was scrolled to.
+      const scrolls = url === this.shownUrl ? this.graphs.map((graph) => (graph.target ?? graph.camera).scroll) : [];
+      this.shownUrl = url;
       this.front = 0;
       this.shown = null;
       this.panel.done();
       fill(this.stack, ...this.panes.map((pane) => pane.graph.element).reverse());
       this.stack.classList.toggle("sandwich", this.panes.length === 2);
       this.#show(state.current());
+      scrolls.forEach((scroll, at) => this.graphs[at]?.scrollTo(scroll));
     } catch (error) {
       this.panel.failed(error, () => void this.#load(url, state.current()));
       if (now.focus !== "") this.#showChips(now);

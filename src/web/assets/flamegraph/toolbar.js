@@ -127,7 +127,7 @@ export class Toolbar {
   show(now, zoomed) {
     this.by.show(now.by);
     this.color.show(now.color);
-    this.order.textContent = now.order === "name" ? "Siblings by name" : "Siblings by share";
+    this.order.textContent = now.order === "name" ? "By name" : "By share";
     this.order.title = now.order === "name" ? "Siblings stand in the order of names; click for largest first (s)" : "Siblings stand largest first; click for the order of names (s)";
     this.dir.textContent = now.dir === "icicle" ? "Icicle" : "Flame";
     this.dir.title = now.dir === "icicle" ? "The root is on top; click to turn it round (f)" : "The root is at the bottom; click to turn it round (f)";
