@@ -96,7 +96,7 @@ function agentSection({ agent, now, started }) {
       h(
       "div",
       { class: "tiles" },
-      tile(span(now - started), "since the program started"),
+      tile(span(now - started), "since start"),
       tile(`${agent.frequency_hz}\u00a0Hz`, "per CPU"),
       tile(whole(agent.cpus), "CPUs"),
       tile(agent.kernel, "kernel"),
