@@ -4,6 +4,10 @@
 
 pub mod bpf;
 pub mod capabilities;
+mod counters;
+pub mod host;
+mod kernel_symbols;
 pub mod process;
 pub mod reporter;
 pub mod tables;
+mod trace;

@@ -10,9 +10,11 @@ pub mod file_id;
 pub mod gosym;
 #[cfg(test)]
 mod hostile;
+pub mod kallsyms;
 pub mod mapped;
 pub mod ranges;
 pub mod resolve;
+pub mod sparse;
 #[cfg(test)]
 mod testing;
 

@@ -1,5 +1,31 @@
 //! Which processes run and what they have mapped: `/proc` at start, perf side-band events afterwards.
+//!
+//! Answers who a process was at a given time and what lay at an address then ([`Follower`]), and keeps the kernel side
+//! informed through [`KernelSide`]. Knows nothing of samples and reports.
 
+mod address_space;
+mod describe;
+mod events;
+mod executable;
+mod executables;
+mod follower;
 mod kernel_side;
+mod maps;
+mod procfs;
+pub mod remote_memory;
+mod table;
+mod table_builder;
+mod unwind_image;
 
+pub(crate) use address_space::{Content, Mapping};
+pub(crate) use describe::Description;
+pub(crate) use executable::base_name;
+pub use executables::Executables;
+pub(crate) use follower::{FollowCounts, Follower};
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
+pub(crate) use table::Image;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::table_builder::tests::Notes;
+}

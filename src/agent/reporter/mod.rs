@@ -1,6 +1,14 @@
 //! What was sampled, window by window, to whoever takes it.
 
+mod delivery;
+mod otlp;
+mod window;
+
 use async_trait::async_trait;
+
+pub(crate) use delivery::{Delivery, Outbox, channel, random};
+pub use otlp::OtlpSink;
+pub(crate) use window::{Frame, Window};
 
 use crate::model::Batch;
 

@@ -1,0 +1,101 @@
+//! Where a process runs, as far as `/proc` tells cheaply: container, pod, namespace.
+//!
+//! Asked once per image, at its first sample: most processes of a busy build host are never sampled at all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::procfs;
+use crate::agent::host::container;
+
+/// Most containers that are remembered.
+const MAX_CONTAINERS: usize = 4096;
+/// Where a pod finds the name of its namespace.
+const NAMESPACE_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Longest name that Kubernetes gives, in bytes.
+const MAX_NAME_BYTES: usize = 253;
+
+/// Where a process runs. Empty = not known or not so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Description {
+    /// Container.
+    pub(crate) container_id: Arc<str>,
+    /// Kubernetes pod.
+    pub(crate) pod_name: Arc<str>,
+    /// Kubernetes namespace.
+    pub(crate) namespace: Arc<str>,
+}
+
+/// Descriptions, one per container.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptions {
+    nowhere: Arc<Description>,
+    by_container: HashMap<Box<str>, Arc<Description>>,
+}
+
+impl Descriptions {
+    /// Describes a process; `None` when it is gone.
+    pub(crate) fn of(&mut self, pid: u32) -> Option<Arc<Description>> {
+        let cgroup = procfs::cgroup(pid)?;
+        let Some(id) = container::container_id(&cgroup) else { return Some(Arc::clone(&self.nowhere)) };
+        if let Some(known) = self.by_container.get(id) {
+            return Some(Arc::clone(known));
+        }
+        let pod = if container::is_kubernetes(&cgroup) { pod_of(pid) } else { Pod::default() };
+        let description =
+            Arc::new(Description { container_id: id.into(), pod_name: pod.name, namespace: pod.namespace });
+        if self.by_container.len() >= MAX_CONTAINERS {
+            self.by_container.clear();
+        }
+        self.by_container.insert(id.into(), Arc::clone(&description));
+        Some(description)
+    }
+
+    /// What is said of a process about which nothing is known.
+    pub(crate) fn nowhere(&self) -> Arc<Description> {
+        Arc::clone(&self.nowhere)
+    }
+}
+
+#[derive(Default)]
+struct Pod {
+    name: Arc<str>,
+    namespace: Arc<str>,
+}
+
+/// Kubernetes gives each container its pod's name as host name, and tells of itself in the environment. Only these two
+/// variables are looked at.
+fn pod_of(pid: u32) -> Pod {
+    let environment = procfs::environment(pid).unwrap_or_default();
+    let name = procfs::environment_value(&environment, "KUBERNETES_SERVICE_HOST")
+        .and_then(|_| procfs::environment_value(&environment, "HOSTNAME"))
+        .filter(|name| is_name(name))
+        .unwrap_or_default();
+    let namespace = procfs::root_file(pid, NAMESPACE_FILE).map(|text| text.trim().to_owned());
+    Pod { name: name.into(), namespace: namespace.filter(|name| is_name(name)).unwrap_or_default().into() }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_NAME_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_is_described_and_a_vanished_one_is_not() {
+        let mut descriptions = Descriptions::default();
+        let first = descriptions.of(std::process::id()).unwrap();
+        assert_eq!(descriptions.of(std::process::id()).unwrap(), first);
+        assert_eq!(descriptions.of(4_194_305), None);
+    }
+
+    #[test]
+    fn names_of_strangers_are_checked() {
+        assert!(is_name("web-7d4b9c-x2x"));
+        assert!(!is_name("") && !is_name("a b") && !is_name("a\n") && !is_name(&"a".repeat(254)));
+    }
+}

@@ -1,0 +1,310 @@
+//! Keeps the process table true and the kernel side informed: start-up scan, events, recovery, finished tables.
+//!
+//! Lives on the agent's thread and never blocks on it: files are read here only as far as an identity needs
+//! (8 KiB and headers), tables are built elsewhere.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use super::address_space::Content;
+use super::describe::{Description, Descriptions};
+use super::events::{EventKind, Events, MappedRange};
+use super::executable::{Executable, base_name};
+use super::executables::{Executables, Resolved};
+use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
+use super::procfs;
+use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
+use super::table_builder::{TableBuilder, TableCounts};
+use crate::agent::host::clock::monotonic_ns;
+use crate::agent::kernel_symbols::KernelNames;
+use crate::model::FileId;
+
+/// Workers that build tables. Two: start-up of a machine with large programs is a second or two of work.
+const WORKERS: usize = 2;
+/// How long ended processes and replaced mappings are kept beyond the last converted sample, in nanoseconds: 2 s.
+const KEEP_ENDED_NS: u64 = 2_000_000_000;
+/// Shortest time between two scans of all processes after lost records, in nanoseconds: 1 s.
+const SCAN_AGAIN_NS: u64 = 1_000_000_000;
+/// Time between two sweeps of the registry, in nanoseconds: 30 s.
+const SWEEP_NS: u64 = 30_000_000_000;
+/// Heat of a file in which samples lie: before all that are only mapped.
+const SAMPLED_HEAT: i64 = 1 << 40;
+
+/// Counts of the process room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FollowCounts {
+    /// Side-band records applied.
+    pub(crate) events: u64,
+    /// Side-band records that the kernel could not deliver.
+    pub(crate) lost: u64,
+    /// Side-band records that did not fit their layout.
+    pub(crate) malformed: u64,
+    /// Scans of all processes because of lost records.
+    pub(crate) rescans: u64,
+    /// Processes or mappings beyond a limit.
+    pub(crate) over_limit: u64,
+    /// Processes that the kernel side did not take.
+    pub(crate) refused: u64,
+    /// Tables.
+    pub(crate) tables: TableCounts,
+}
+
+/// The process room at work.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    events: Events,
+    table: ProcessTable,
+    executables: Arc<Executables>,
+    builder: TableBuilder,
+    descriptions: Descriptions,
+    changes: Changes,
+    mappings: Vec<ProcessMapping>,
+    counts: FollowCounts,
+    /// All events before this time are applied.
+    followed_ns: u64,
+    /// All events since then may be missing some.
+    rescan_since_ns: Option<u64>,
+    scanned_ns: u64,
+    swept_ns: u64,
+}
+
+impl Follower {
+    /// Opens the side-band and then looks at all processes, so that nothing falls between.
+    ///
+    /// # Errors
+    /// When the side-band cannot be opened.
+    pub(crate) fn start(executables: &Arc<Executables>) -> io::Result<Self> {
+        let events = Events::open()?;
+        let builder = TableBuilder::start(executables, WORKERS)?;
+        let now_ns = monotonic_ns();
+        let mut follower = Self {
+            events,
+            table: ProcessTable::default(),
+            executables: Arc::clone(executables),
+            builder,
+            descriptions: Descriptions::default(),
+            changes: Changes::default(),
+            mappings: Vec::new(),
+            counts: FollowCounts::default(),
+            followed_ns: now_ns,
+            rescan_since_ns: None,
+            scanned_ns: now_ns,
+            swept_ns: now_ns,
+        };
+        follower.scan_all(0);
+        Ok(follower)
+    }
+
+    /// Takes all events, publishes finished tables, tells the kernel side. On return every event up to the time of the
+    /// call is applied.
+    pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
+        let now_ns = monotonic_ns();
+        self.executables.set_time(now_ns);
+        let mut resolver =
+            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0 };
+        for event in self.events.drain() {
+            self.counts.events += 1;
+            if let EventKind::KernelSymbol { start, bytes, gone, name } = event.kind {
+                if gone {
+                    names.remove_program(start)
+                } else {
+                    names.add_program(start, bytes, name.into())
+                }
+                continue;
+            }
+            self.table.apply(event, &mut resolver, &mut self.changes);
+        }
+        self.counts.lost += std::mem::take(&mut self.changes.lost);
+        if std::mem::take(&mut self.changes.incomplete) {
+            self.rescan_since_ns.get_or_insert(self.followed_ns);
+        }
+        self.followed_ns = now_ns;
+        if let Some(since_ns) = self.rescan_since_ns
+            && now_ns.saturating_sub(self.scanned_ns) >= SCAN_AGAIN_NS
+        {
+            self.rescan_since_ns = None;
+            self.counts.rescans += 1;
+            self.scan_all(since_ns);
+        }
+        self.publish(kernel);
+        self.flush(kernel);
+    }
+
+    /// Time up to which all events are applied.
+    pub(crate) fn followed_ns(&self) -> u64 {
+        self.followed_ns
+    }
+
+    /// The image that `pid` was at `time_ns`. An unknown process is looked up once.
+    pub(crate) fn image(&mut self, pid: u32, time_ns: u64) -> Option<&mut Image> {
+        if self.table.at(pid, time_ns).is_none() {
+            let scan = Scan::read(pid, monotonic_ns(), 0)?;
+            let mut resolver = FileResolver {
+                executables: &self.executables,
+                builder: &mut self.builder,
+                heat: SAMPLED_HEAT,
+            };
+            self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
+        }
+        let image = self.table.at(pid, time_ns)?;
+        if image.described.is_none() && !image.kernel_thread {
+            let known = self.descriptions.of(pid).or_else(|| image.inherited.clone());
+            image.described = Some(known.unwrap_or_else(|| self.descriptions.nowhere()));
+        }
+        Some(image)
+    }
+
+    /// Where a process without an image runs.
+    pub(crate) fn nowhere(&self) -> Arc<Description> {
+        self.descriptions.nowhere()
+    }
+
+    /// Samples fall into this file and it has no table: build it before others.
+    pub(crate) fn want_table(&mut self, executable: &Arc<Executable>) {
+        self.builder.ask(executable, SAMPLED_HEAT);
+    }
+
+    /// All samples before `time_ns` are converted: what ended before may be forgotten. Also the seldom work.
+    pub(crate) fn converted(&mut self, time_ns: u64, kernel: &mut dyn KernelSide) {
+        if self.table.has_ended() {
+            self.table.forget_before(time_ns.saturating_sub(KEEP_ENDED_NS));
+        }
+        if time_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
+            self.swept_ns = time_ns;
+            let forgotten = self.executables.sweep();
+            self.builder.forget(&forgotten, kernel);
+        }
+    }
+
+    /// Follows CPUs that were switched on since.
+    pub(crate) fn follow_cpus(&mut self) {
+        match self.events.follow_cpus() {
+            Ok(true) => {
+                self.rescan_since_ns.get_or_insert(self.followed_ns);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!("cannot follow processes on a new CPU: {error}"),
+        }
+    }
+
+    /// Descriptors that become readable when there is something to follow.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.events.descriptors().chain(std::iter::once(self.builder.descriptor()))
+    }
+
+    /// Living processes.
+    pub(crate) fn processes(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Tables that wait or are in work.
+    pub(crate) fn pending_tables(&self) -> usize {
+        self.builder.pending()
+    }
+
+    /// Counts so far.
+    pub(crate) fn counts(&self) -> FollowCounts {
+        FollowCounts {
+            malformed: self.events.malformed(),
+            over_limit: self.table.over_limit(),
+            tables: self.builder.counts(),
+            ..self.counts
+        }
+    }
+
+    /// Looks at all processes. Findings count since `since_ns`; tables of the busiest come first.
+    fn scan_all(&mut self, since_ns: u64) {
+        let mut alive = HashSet::new();
+        for pid in procfs::pids() {
+            let Some(scan) = Scan::read(pid, monotonic_ns(), since_ns) else { continue };
+            alive.insert(pid);
+            let heat = i64::try_from(scan.stat.cpu_ticks).unwrap_or(i64::MAX).min(SAMPLED_HEAT - 1);
+            let mut resolver =
+                FileResolver { executables: &self.executables, builder: &mut self.builder, heat };
+            self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
+        }
+        self.scanned_ns = monotonic_ns();
+        self.table.end_missing(self.followed_ns, &mut self.changes, |pid| alive.contains(&pid));
+    }
+
+    fn publish(&mut self, kernel: &mut dyn KernelSide) {
+        let table = &self.table;
+        let is_mapped = |file_id: FileId| table.all_live().any(|image| maps_any(image, &[file_id]));
+        let published = self.builder.publish(kernel, is_mapped);
+        if published.is_empty() {
+            return;
+        }
+        for image in self.table.all_live().filter(|image| maps_any(image, &published)) {
+            self.changes.changed.insert(image.pid);
+        }
+    }
+
+    /// Tells the kernel side what changed.
+    fn flush(&mut self, kernel: &mut dyn KernelSide) {
+        for pid in self.changes.gone.drain() {
+            kernel.remove_process(pid);
+        }
+        for pid in self.changes.changed.drain() {
+            let Some(image) = self.table.live(pid).filter(|image| !image.kernel_thread) else { continue };
+            let builder = &self.builder;
+            image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);
+            match kernel.set_process(pid, &self.mappings) {
+                Ok(()) => {}
+                Err(KernelSideError::ProcessesFull { .. }) => self.counts.refused += 1,
+                Err(error) => {
+                    self.counts.refused += 1;
+                    tracing::warn!(pid, mappings = self.mappings.len(), "process not published: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn maps_any(image: &Image, files: &[FileId]) -> bool {
+    image.space.live().iter().any(|mapping| {
+        matches!(&mapping.content, Content::Executable(executable, _) if files.contains(&executable.file_id))
+    })
+}
+
+/// Finds files and asks for their tables.
+struct FileResolver<'f> {
+    executables: &'f Executables,
+    builder: &'f mut TableBuilder,
+    heat: i64,
+}
+
+impl Resolver for FileResolver<'_> {
+    fn resolve(&mut self, pid: u32, range: &MappedRange) -> Content {
+        let resolved = if range.is_vdso() {
+            self.executables.resolve_vdso(pid, range)
+        } else if range.is_file() {
+            self.executables.resolve(pid, range)
+        } else {
+            Resolved::NotElf
+        };
+        if let Resolved::Executable(executable) = resolved
+            && let Some(bias) = executable.bias(range.start, range.file_offset)
+        {
+            self.builder.ask(&executable, self.heat);
+            return Content::Executable(executable, bias);
+        }
+        Content::Nameless(nameless(range))
+    }
+
+    fn still_runs(&self, pid: u32) -> bool {
+        procfs::still_runs(pid)
+    }
+}
+
+/// What memory without a readable file is called in marks such as `[truncated: no unwind table for JIT code]`.
+fn nameless(range: &MappedRange) -> Arc<str> {
+    match base_name(procfs::strip_deleted(&range.path)) {
+        name if name.is_empty() => "JIT code".into(),
+        name => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Storms of real processes, followed through the real side-band. The kernel side only takes notes.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::executables::tests::Running;
+use super::super::table_builder::tests::Notes;
+use super::*;
+use crate::agent::process::TableId;
+
+/// A follower, or the reason why there is none here.
+fn follower() -> Option<(Follower, Notes, KernelNames)> {
+    match Follower::start(&Arc::new(Executables::default())) {
+        Ok(follower) => Some((follower, Notes::with_room(10_000), KernelNames::default())),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+            eprintln!("not tested: following processes needs CAP_PERFMON: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Follows until `done` or the deadline.
+fn until(
+    follower: &mut Follower,
+    notes: &mut Notes,
+    names: &mut KernelNames,
+    mut done: impl FnMut(&mut Follower, &Notes) -> bool,
+) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        follower.follow(notes, names);
+        if done(follower, notes) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{:#?}", follower.counts());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn names_at(follower: &mut Follower, pid: u32, time_ns: u64) -> Vec<String> {
+    let Some(image) = follower.image(pid, time_ns) else { return Vec::new() };
+    image.space.live().iter().map(|mapping| mapping.name().to_string()).collect()
+}
+
+#[test]
+fn start_up_scan_finds_this_process_with_tables() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    let pid = std::process::id();
+    until(&mut follower, &mut notes, &mut names, |follower, _| follower.pending_tables() == 0);
+    follower.follow(&mut notes, &mut names);
+    let here = start_up_scan_finds_this_process_with_tables as *const () as u64;
+    let mappings = &notes.processes[&pid];
+    let own = mappings.iter().find(|m| m.start.0 <= here && here < m.start.0 + m.len).expect("own code");
+    assert!(own.table.is_some(), "{mappings:#x?}");
+    assert!(mappings.windows(2).all(|pair| pair[0].start.0 + pair[0].len <= pair[1].start.0));
+    let image = follower.image(pid, monotonic_ns()).unwrap();
+    assert_eq!(&*image.executable_path, std::env::current_exe().unwrap().to_str().unwrap());
+    let Content::Executable(executable, bias) = &image.space.find(here, monotonic_ns()).unwrap().content
+    else {
+        panic!("no executable at {here:#x}");
+    };
+    assert_eq!(
+        (*bias, executable.file_id),
+        (own.bias, {
+            let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+            crate::symbols::file_id::of_bytes(&bytes)
+        })
+    );
+    assert!(follower.processes() > 1);
+}
+
+#[test]
+fn kernel_threads_have_a_name_and_no_mappings() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    follower.follow(&mut notes, &mut names);
+    let Some(kthreadd) = procfs::stat(2).filter(|stat| stat.kernel_thread) else {
+        eprintln!("not tested: no kernel threads visible");
+        return;
+    };
+    let image = follower.image(2, monotonic_ns()).unwrap();
+    assert!(image.kernel_thread && image.comm == kthreadd.comm && image.executable_path.is_empty());
+    assert!(!notes.processes.contains_key(&2));
+}
+
+/// A thousand processes of a few milliseconds each: all of them must have been seen with what they had mapped, although
+/// each is gone when its records are read.
+#[test]
+fn storm_of_short_processes_is_followed() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    let before = monotonic_ns();
+    let mut pids = Vec::new();
+    for _ in 0..200 {
+        let mut child =
+            Command::new("sh").args(["-c", "/bin/true; /bin/true"]).stdin(Stdio::null()).spawn().unwrap();
+        pids.push(child.id());
+        child.wait().unwrap();
+        follower.follow(&mut notes, &mut names);
+    }
+    assert_eq!(follower.counts().lost, 0, "{:?}", follower.counts());
+    let after = monotonic_ns();
+    for pid in &pids {
+        let image = follower.table.at(*pid, after).unwrap_or_else(|| panic!("process {pid} is unknown"));
+        let (from, until) = (image.from_ns, image.until_ns);
+        assert!(from >= before && until <= after, "{pid}: {before} {from} {until} {after} {image:?}");
+        assert!(image.executable_path.ends_with("sh"), "{} is {}", pid, image.executable_path);
+        let mapped: Vec<_> = image.space.live().iter().map(|mapping| mapping.name().to_string()).collect();
+        assert!(mapped.iter().any(|name| name.starts_with("libc.so")), "{mapped:?}");
+        assert!(
+            image.space.live().iter().any(|mapping| matches!(mapping.content, Content::Executable(..))),
+            "{mapped:?}"
+        );
+        assert!(!notes.processes.contains_key(pid));
+    }
+    follower.converted(monotonic_ns() + 10 * KEEP_ENDED_NS, &mut notes);
+    assert!(pids.iter().all(|pid| follower.table.at(*pid, after).is_none()));
+}
+
+#[test]
+fn program_that_replaces_itself_is_two_images() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    let running = Running::start(Command::new("sh").args(["-c", "sleep 0.3; exec sleep 60"]));
+    let pid = running.pid();
+    until(&mut follower, &mut notes, &mut names, |follower, _| {
+        follower.table.live(pid).is_some_and(|image| image.executable_path.ends_with("sleep"))
+    });
+    let serials: Vec<u64> = [monotonic_ns() - 150_000_000, monotonic_ns()]
+        .into_iter()
+        .map(|time_ns| follower.table.at(pid, time_ns).unwrap().serial)
+        .collect();
+    let first = follower.table.live(pid).unwrap().from_ns - 1;
+    assert!(follower.table.at(pid, first).unwrap().executable_path.ends_with("sh"));
+    assert!(serials[1] >= serials[0]);
+    assert!(names_at(&mut follower, pid, monotonic_ns()).contains(&"sleep".to_owned()));
+    assert!(notes.processes.contains_key(&pid));
+    drop(running);
+    until(&mut follower, &mut notes, &mut names, |_, notes| !notes.processes.contains_key(&pid));
+}
+
+/// C program that opens and closes a library a thousand times, with threads, a fork and a vfork on the way.
+const STORM: &str = r#"
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void *idle(void *unused) { usleep(1000); return unused; }
+int main(int argc, char **argv) {
+    for (int i = 0; i < 300; i++) {
+        void *handle = dlopen(argv[1], RTLD_NOW);
+        if (!handle) { fprintf(stderr, "%s\n", dlerror()); return 1; }
+        pthread_t thread;
+        pthread_create(&thread, NULL, idle, NULL);
+        if (i % 50 == 0) {
+            pid_t child = fork();
+            if (child == 0) _exit(0);
+            waitpid(child, NULL, 0);
+            child = vfork();
+            if (child == 0) { execl("/bin/true", "true", NULL); _exit(1); }
+            waitpid(child, NULL, 0);
+        }
+        pthread_join(thread, NULL);
+        if (i < 299) dlclose(handle);
+    }
+    sleep(60);
+    return 0;
+}
+"#;
+
+#[test]
+fn storm_of_libraries_threads_and_forks_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let compile = |name: &str, source: &str, flags: &[&str]| {
+        let path = directory.path().join(name);
+        std::fs::write(path.with_extension("c"), source).unwrap();
+        let status =
+            Command::new("cc").arg("-o").arg(&path).arg(path.with_extension("c")).args(flags).status();
+        match status {
+            Ok(status) => assert!(status.success()),
+            Err(error) => {
+                eprintln!("not tested: no C compiler: {error}");
+                return None;
+            }
+        }
+        Some(path)
+    };
+    let Some(library) = compile("libstorm.so", "int storm(void) { return 42; }", &["-shared", "-fPIC"])
+    else {
+        return;
+    };
+    let Some(program) = compile("storm", STORM, &["-ldl", "-lpthread"]) else { return };
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    let running = Running::start(Command::new(&program).arg(&library));
+    let pid = running.pid();
+    let sleeps = |pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("nanosleep")
+            && procfs::stat(pid).is_some_and(|stat| stat.threads == 1)
+    };
+    let mut calm = 0;
+    until(&mut follower, &mut notes, &mut names, |follower, _| {
+        calm = if sleeps(pid) { calm + 1 } else { 0 };
+        calm > 50 && follower.pending_tables() == 0
+    });
+    follower.follow(&mut notes, &mut names);
+    let now = monotonic_ns();
+    assert!(follower.table.live(pid).is_some());
+    // What /proc says now is what the events have built up.
+    let truth: Vec<_> = procfs::maps(pid)
+        .unwrap()
+        .ranges
+        .iter()
+        .filter(|r| r.start < 1 << 62)
+        .map(|r| (r.start, r.end))
+        .collect();
+    let image = follower.image(pid, now).unwrap();
+    for (start, end) in &truth {
+        let mapping = image.space.find(*start, now).unwrap_or_else(|| panic!("nothing at {start:#x}"));
+        assert!(mapping.end >= *end, "{start:#x}-{end:#x} against {mapping:?}");
+    }
+    assert!(image.space.live().iter().any(|mapping| &**mapping.name() == "libstorm.so"));
+    assert!(image.executable_path.ends_with("storm"));
+    assert!(
+        notes.processes[&pid].iter().filter(|m| m.table.is_some()).count() >= 3,
+        "{:#x?}",
+        notes.processes[&pid]
+    );
+    let live = follower.table.all_live().filter(|image| image.executable_path.ends_with("/storm")).count();
+    assert_eq!(live, 1, "children must be gone");
+}
+
+#[test]
+fn lost_records_lead_to_a_scan() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    // Far more records than the rings hold, while nobody reads them.
+    for _ in 0..60 {
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do /bin/true; done";
+        let status = Command::new("sh").args(["-c", script]).status().unwrap();
+        assert!(status.success());
+    }
+    let running = Running::start(Command::new("sleep").arg("60"));
+    running.mapping_of("sleep");
+    let pid = running.pid();
+    until(&mut follower, &mut notes, &mut names, |follower, _| follower.counts().rescans > 0);
+    assert!(names_at(&mut follower, pid, monotonic_ns()).contains(&"sleep".to_owned()));
+    assert!(notes.processes.contains_key(&pid));
+}
+
+#[test]
+fn kernel_side_is_told_once_per_change() {
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    until(&mut follower, &mut notes, &mut names, |follower, _| follower.pending_tables() == 0);
+    follower.follow(&mut notes, &mut names);
+    let pid = std::process::id();
+    notes.processes.remove(&pid);
+    follower.follow(&mut notes, &mut names);
+    assert!(!notes.processes.contains_key(&pid), "nothing changed");
+    assert!(
+        notes.tables.iter().map(|(table, _)| *table).collect::<HashSet<TableId>>().len()
+            == notes.tables.len()
+    );
+}

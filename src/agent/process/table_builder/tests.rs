@@ -1,0 +1,149 @@
+//! Real files through real workers; the kernel side only takes notes.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::agent::process::executable::{FileKey, Origin, Stamp};
+use crate::agent::process::kernel_side::ProcessMapping;
+use crate::symbols::mapped::ImageFile;
+
+/// Remembers what it was told, and has room for `room` tables.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) room: usize,
+    pub(crate) tables: Vec<(TableId, usize)>,
+    pub(crate) processes: HashMap<u32, Vec<ProcessMapping>>,
+    pub(crate) retired: Vec<TableId>,
+    next: u32,
+}
+
+impl Notes {
+    pub(crate) fn with_room(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
+}
+
+impl KernelSide for Notes {
+    fn publish(&mut self, table: &UnwindTable) -> Result<TableId, KernelSideError> {
+        if self.tables.len() >= self.room {
+            return Err(KernelSideError::PoolFull {
+                used_bytes: self.room as u64,
+                budget_bytes: self.room as u64,
+            });
+        }
+        self.next += 1;
+        self.tables.push((TableId(self.next), table.rows.len()));
+        Ok(TableId(self.next))
+    }
+
+    fn retire(&mut self, table: TableId) {
+        self.retired.push(table);
+        self.tables.retain(|(id, _)| *id != table);
+    }
+
+    fn set_process(&mut self, pid: u32, mappings: &[ProcessMapping]) -> Result<(), KernelSideError> {
+        self.processes.insert(pid, mappings.to_vec());
+        Ok(())
+    }
+
+    fn remove_process(&mut self, pid: u32) {
+        self.processes.remove(&pid);
+    }
+}
+
+fn executable(path: &str) -> Arc<Executable> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::File::open(path).unwrap();
+    let metadata = file.metadata().unwrap();
+    let origin = Origin {
+        path: std::fs::canonicalize(path).unwrap(),
+        pid: std::process::id(),
+        key: FileKey {
+            device: (libc::major(metadata.dev()), libc::minor(metadata.dev())),
+            inode: metadata.ino(),
+        },
+        stamp: Stamp { size: metadata.size(), changed: (metadata.mtime(), metadata.mtime_nsec()) },
+    };
+    Arc::new(Executable::read(ImageFile::open(file).unwrap(), origin).unwrap())
+}
+
+fn builder() -> TableBuilder {
+    TableBuilder::start(&Arc::new(Executables::default()), 1).unwrap()
+}
+
+/// Publishes until nothing is pending.
+fn settle(builder: &mut TableBuilder, notes: &mut Notes, is_mapped: impl Fn(FileId) -> bool) -> Vec<FileId> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut published = Vec::new();
+    while builder.pending() > 0 {
+        assert!(Instant::now() < deadline, "tables were not finished");
+        published.extend(builder.publish(notes, &is_mapped));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    published
+}
+
+#[test]
+fn tables_are_built_once_and_published() {
+    let (mut builder, mut notes) = (builder(), Notes::with_room(10));
+    let (sh, ls) = (executable("/bin/sh"), executable("/bin/ls"));
+    for _ in 0..3 {
+        builder.ask(&sh, 0);
+        builder.ask(&ls, 5);
+    }
+    let published = settle(&mut builder, &mut notes, |_| true);
+    assert_eq!(published.len(), 2);
+    assert!(builder.table(&sh).is_some() && builder.table(&ls).is_some());
+    assert!(notes.tables.iter().all(|(_, rows)| *rows > 100));
+    builder.ask(&sh, 100);
+    assert_eq!(builder.pending(), 0);
+    assert_eq!(builder.counts(), TableCounts { published: 2, ..TableCounts::default() });
+}
+
+#[test]
+fn tables_that_nobody_maps_make_room() {
+    let (mut builder, mut notes) = (builder(), Notes::with_room(1));
+    let (sh, ls) = (executable("/bin/sh"), executable("/bin/ls"));
+    builder.ask(&sh, 0);
+    settle(&mut builder, &mut notes, |_| true);
+    builder.ask(&ls, 0);
+    let ls_id = ls.file_id;
+    settle(&mut builder, &mut notes, |file_id| file_id == ls_id);
+    assert!(builder.table(&sh).is_none() && builder.table(&ls).is_some());
+    assert_eq!(builder.counts().retired, 1);
+    // Both mapped: refused, counted, not tried for ever.
+    builder.ask(&sh, 0);
+    settle(&mut builder, &mut notes, |_| true);
+    assert!(builder.table(&sh).is_none());
+    assert_eq!(builder.counts().refused, 1);
+}
+
+#[test]
+fn vanished_and_broken_files_have_no_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gone");
+    std::fs::copy("/bin/sleep", &path).unwrap();
+    let gone = executable(path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let (mut builder, mut notes) = (builder(), Notes::with_room(10));
+    builder.ask(&gone, 0);
+    assert!(settle(&mut builder, &mut notes, |_| true).is_empty());
+    assert_eq!(builder.counts().without, 1);
+    assert!(builder.table(&gone).is_none());
+    builder.forget(&[gone.file_id], &mut notes);
+    assert!(notes.retired.is_empty());
+}
+
+#[test]
+fn hottest_comes_first_and_heat_may_rise() {
+    let mut queue = Queue::default();
+    let (sh, ls, sleep) = (executable("/bin/sh"), executable("/bin/ls"), executable("/bin/sleep"));
+    for (number, (executable, heat)) in [(&sh, 1), (&ls, 5), (&sleep, 1)].into_iter().enumerate() {
+        queue.place.insert(executable.file_id, (-heat, number as u64));
+        queue.waiting.insert((-heat, number as u64), Arc::clone(executable));
+    }
+    let order: Vec<_> =
+        std::iter::from_fn(|| queue.take()).map(|executable| executable.name.to_string()).collect();
+    assert_eq!(order, [&*ls.name, &*sh.name, &*sleep.name]);
+    assert_eq!(queue.in_work, 3);
+}

@@ -1,0 +1,244 @@
+//! One raw sample to numbers: who ran, which thread, which stack, when on the wall.
+//!
+//! A stack seen before costs a hash and a look-up. A new one asks the process for the mappings of its time, and the
+//! kernel's symbol list for names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cache::TraceCache;
+use super::clock::WallClock;
+use super::interner::{Interner, ResourceNumber, StackNumber, ThreadNumber, WideHash, comm_text};
+use super::marks;
+use crate::agent::bpf::{EndReason, RawTrace};
+use crate::agent::host::Host;
+use crate::agent::kernel_symbols::KernelNames;
+use crate::agent::process::{Content, Description, Follower, Image, Mapping, base_name};
+use crate::model::{FrameKind, Resource, UnixNanos};
+
+/// Images have serials from 1; keys of processes without an image have this bit.
+const NO_IMAGE: u64 = 1 << 63;
+
+/// One sample in numbers of the interner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// Process.
+    pub(crate) resource: ResourceNumber,
+    /// Stack.
+    pub(crate) stack: StackNumber,
+    /// Thread.
+    pub(crate) thread: ThreadNumber,
+    /// When.
+    pub(crate) time: UnixNanos,
+}
+
+/// The window has no room for another distinct thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WindowFull;
+
+/// Converts samples of one agent.
+#[derive(Debug)]
+pub(crate) struct Converter {
+    interner: Interner,
+    cache: TraceCache,
+    names: KernelNames,
+    clock: WallClock,
+    host: Host,
+    others: Vec<(Arc<str>, Arc<str>)>,
+    /// Frames by kernel address, as long as names do not change.
+    kernel_frames: HashMap<u64, u32>,
+    kernel_generation: (u32, u32),
+    scratch: Vec<u32>,
+    /// Ends in samples, by reason, that are no proper end.
+    pub(crate) truncated: u64,
+    /// Stacks that were in the cache.
+    pub(crate) hits: u64,
+}
+
+impl Converter {
+    /// A converter for samples of `host`, each of whose processes is reported with `others` as well.
+    pub(crate) fn new(host: Host, others: Vec<(Arc<str>, Arc<str>)>, names: KernelNames) -> Self {
+        Self {
+            interner: Interner::default(),
+            cache: TraceCache::default(),
+            names,
+            clock: WallClock::synced(),
+            host,
+            others,
+            kernel_frames: HashMap::new(),
+            kernel_generation: (0, 0),
+            scratch: Vec::new(),
+            truncated: 0,
+            hits: 0,
+        }
+    }
+
+    /// The wall clock.
+    pub(crate) fn clock(&mut self) -> &mut WallClock {
+        &mut self.clock
+    }
+
+    /// Names of the kernel.
+    pub(crate) fn names(&mut self) -> &mut KernelNames {
+        &mut self.names
+    }
+
+    /// What the numbers mean.
+    pub(crate) fn interner(&self) -> &Interner {
+        &self.interner
+    }
+
+    /// Between two windows: forgets everything when there is too much of it.
+    pub(crate) fn window_ended(&mut self) {
+        if self.interner.is_over_limit() {
+            self.interner.clear();
+        }
+    }
+
+    /// Converts one sample. All events up to its time must be applied.
+    ///
+    /// # Errors
+    /// When the window is full.
+    pub(crate) fn convert(
+        &mut self,
+        raw: &RawTrace<'_>,
+        processes: &mut Follower,
+    ) -> Result<Sample, WindowFull> {
+        let nowhere = processes.nowhere();
+        let image = processes.image(raw.pid, raw.time_ns);
+        let resource = self.resource(raw, image.as_deref(), nowhere).ok_or(WindowFull)?;
+        let thread = self.interner.thread(raw.tid, raw.comm).ok_or(WindowFull)?;
+        let time = self.clock.wall(raw.time_ns);
+        self.truncated += u64::from(!matches!(raw.end, EndReason::Complete | EndReason::KernelThread));
+
+        let key = self.key(raw, image.as_deref());
+        if let Some(key) = key
+            && let Some(stack) = self.cache.get(key, self.interner.generation())
+        {
+            self.hits += 1;
+            return Ok(Sample { resource, stack, thread, time });
+        }
+        let wanted = self.frames(raw, image.as_deref());
+        let stack = self.interner.stack(&self.scratch).ok_or(WindowFull)?;
+        if let Some(key) = key {
+            self.cache.insert(key, stack);
+        }
+        if let Some(Content::Executable(executable, _)) = wanted {
+            processes.want_table(&executable);
+        }
+        Ok(Sample { resource, stack, thread, time })
+    }
+
+    /// Key of the raw stack; `None` when what it means now may not be remembered.
+    fn key(&self, raw: &RawTrace<'_>, image: Option<&Image>) -> Option<(u64, u64)> {
+        let mut hash = WideHash::new();
+        let (serial, generation) = match image {
+            Some(image) => (image.serial, image.space.generation(raw.time_ns)?),
+            None => (NO_IMAGE, 0),
+        };
+        hash.word(serial);
+        hash.word(u64::from(generation) << 32 | u64::from(self.names.generation()));
+        hash.word((raw.kernel.len() as u64) << 48 | u64::from(raw.gap_at) << 16 | raw.end as u64);
+        raw.kernel.iter().for_each(|address| hash.word(*address));
+        raw.user.iter().for_each(|frame| hash.word(frame.0));
+        Some(hash.finish())
+    }
+
+    /// Fills `scratch` with the frames of a new stack, leaf first. Returns the file whose table is missing, if any.
+    fn frames(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) -> Option<Content> {
+        let mut frames = std::mem::take(&mut self.scratch);
+        frames.clear();
+        for (index, address) in raw.kernel.iter().enumerate() {
+            let address = address.saturating_sub(u64::from(index > 0));
+            frames.push(self.kernel_frame(address, raw.time_ns));
+        }
+        let mut last = None;
+        for (index, frame) in raw.user.iter().enumerate() {
+            if index > 0 && index == raw.gap_at as usize {
+                frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &marks::at_gap()));
+            }
+            let address = frame.code_address();
+            last = image.and_then(|image| image.space.find(address, raw.time_ns));
+            frames.push(self.user_frame(address, last));
+        }
+        // With a gap the outermost frames are there: nothing is missing at the root.
+        let place = last.map(|mapping| &**mapping.name());
+        let whole = raw.end == EndReason::TooDeep && raw.gap_at > 0;
+        if let Some(text) = marks::at_root(raw.end, place).filter(|_| !whole) {
+            frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &text));
+        }
+        self.scratch = frames;
+        last.filter(|_| matches!(raw.end, EndReason::NoTable | EndReason::TableMoved))
+            .map(|mapping| mapping.content.clone())
+    }
+
+    fn user_frame(&mut self, address: u64, mapping: Option<&Mapping>) -> u32 {
+        match mapping.map(|mapping| &mapping.content) {
+            Some(Content::Executable(executable, bias)) => {
+                let number = self.interner.executable(
+                    Some(executable.file_id),
+                    &executable.name,
+                    &executable.build_id,
+                );
+                self.interner.bare_frame(FrameKind::NATIVE, Some(number), address.wrapping_sub(*bias))
+            }
+            Some(Content::Nameless(_)) | None => self.interner.bare_frame(FrameKind::NATIVE, None, address),
+        }
+    }
+
+    fn kernel_frame(&mut self, address: u64, now_ns: u64) -> u32 {
+        let generation = (self.names.generation(), self.interner.generation());
+        if generation != self.kernel_generation {
+            self.kernel_generation = generation;
+            self.kernel_frames.clear();
+        }
+        if let Some(frame) = self.kernel_frames.get(&address) {
+            return *frame;
+        }
+        let place = self.names.place(address, now_ns);
+        let module = place
+            .module
+            .map(|module| self.interner.executable(module.file_id, &module.name, &module.build_id));
+        let frame = match &place.function {
+            Some(function) => self.interner.named_frame(FrameKind::KERNEL, module, place.address, function),
+            None => self.interner.bare_frame(FrameKind::KERNEL, module, place.address),
+        };
+        self.kernel_frames.insert(address, frame);
+        frame
+    }
+
+    fn resource(
+        &mut self,
+        raw: &RawTrace<'_>,
+        image: Option<&Image>,
+        nowhere: Arc<Description>,
+    ) -> Option<ResourceNumber> {
+        let path = image.map(|image| &image.executable_path).filter(|path| !path.is_empty());
+        // Between exec and its first mapping the program is unknown; its name then must not stick.
+        let key = image
+            .map_or(NO_IMAGE | u64::from(raw.pid), |image| image.serial << 1 | u64::from(path.is_some()));
+        let Self { interner, host, others, .. } = self;
+        interner.resource(key, || {
+            let description = image.and_then(|image| image.described.clone()).unwrap_or(nowhere);
+            Resource {
+                host_id: Arc::clone(&host.id),
+                host_name: Arc::clone(&host.name),
+                pid: raw.pid,
+                executable_name: match (path, image) {
+                    (Some(path), _) => base_name(std::path::Path::new(&**path)).into(),
+                    (None, Some(image)) if image.comm[0] != 0 => comm_text(&image.comm).into(),
+                    (None, _) => comm_text(&raw.comm).into(),
+                },
+                executable_path: path.map_or_else(|| Arc::from(""), Arc::clone),
+                container_id: Arc::clone(&description.container_id),
+                pod_name: Arc::clone(&description.pod_name),
+                namespace_name: Arc::clone(&description.namespace),
+                others: others.clone(),
+                ..Resource::default()
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
