@@ -44,7 +44,7 @@ pub(crate) struct KernelModule {
     pub(crate) build_id: Arc<str>,
 }
 
-/// Symbols of the running kernel.
+/// Symbols of the running kernel. An unreadable or hidden list leaves all names unknown; [`KernelNames::problem`] says so.
 #[derive(Debug, Default)]
 pub(crate) struct KernelNames {
     table: KernelSymbols,
@@ -52,11 +52,13 @@ pub(crate) struct KernelNames {
     /// Programs and trampolines reported since the last reading: start → (bytes, name).
     programs: BTreeMap<u64, (u32, Arc<str>)>,
     generation: u32,
-    read_ns: u64,
+    /// When the list was read last; `None` = not yet.
+    read_ns: Option<u64>,
 }
 
 impl KernelNames {
-    /// Reads the list. An unreadable or hidden list leaves all names unknown; [`KernelNames::problem`] says so.
+    /// Reads the list. Without this call it is read when the first name is wanted.
+    #[cfg(test)]
     pub(crate) fn read(now_ns: u64) -> Self {
         let mut names = Self::default();
         names.read_again(now_ns);
@@ -65,7 +67,7 @@ impl KernelNames {
 
     /// Why kernel frames stay without names, with the cure.
     pub(crate) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        self.table.is_empty().then_some((
+        (self.read_ns.is_some() && self.table.is_empty()).then_some((
             "kernel symbols are hidden: /proc/kallsyms has no addresses",
             "run as root or with CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1",
         ))
@@ -102,7 +104,7 @@ impl KernelNames {
         if let Some(place) = self.known_place(address) {
             return place;
         }
-        if now_ns.saturating_sub(self.read_ns) >= READ_AGAIN_NS {
+        if self.read_ns.is_none_or(|read_ns| now_ns.saturating_sub(read_ns) >= READ_AGAIN_NS) {
             self.read_again(now_ns);
             if let Some(place) = self.known_place(address) {
                 return place;
@@ -132,7 +134,7 @@ impl KernelNames {
     }
 
     fn read_again(&mut self, now_ns: u64) {
-        self.read_ns = now_ns;
+        self.read_ns = Some(now_ns);
         self.generation = self.generation.wrapping_add(1);
         match read_table() {
             Ok(table) => self.table = table,
@@ -211,7 +213,7 @@ mod tests {
 
     #[test]
     fn programs_come_and_go() {
-        let mut names = KernelNames { read_ns: 1, ..KernelNames::default() };
+        let mut names = KernelNames { read_ns: Some(1), ..KernelNames::default() };
         names.add_program(0xffff_ffff_c000_1000, 0x100, "bpf_prog_1".into());
         let place = names.place(0xffff_ffff_c000_10ff, 2);
         assert_eq!((place.function.as_deref(), place.address, place.module), (Some("bpf_prog_1"), 0, None));

@@ -204,6 +204,11 @@ impl Follower {
         self.builder.pending()
     }
 
+    /// Executables held open.
+    pub(crate) fn open_executables(&self) -> usize {
+        self.executables.handles()
+    }
+
     /// Counts so far.
     pub(crate) fn counts(&self) -> FollowCounts {
         FollowCounts {

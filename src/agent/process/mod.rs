@@ -21,7 +21,7 @@ pub(crate) use address_space::{Content, Mapping};
 pub(crate) use describe::Description;
 pub(crate) use executable::base_name;
 pub use executables::Executables;
-pub(crate) use follower::{FollowCounts, Follower};
+pub(crate) use follower::Follower;
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
 pub(crate) use table::Image;
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -28,9 +29,14 @@ const MAX_FINISHED: usize = 8;
 enum State {
     Waiting,
     Published(TableId),
-    /// Built, but without rows, or refused by the kernel side. Frame pointers are all there is.
+    /// Refused by the kernel side for want of room. Asked for again when sampled, but not at once.
+    Refused(Instant),
+    /// Without rows, or not readable. Frame pointers are all there is.
     None,
 }
+
+/// How long a refused table is not built again: retired ones make room only after a grace period of the kernel side.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// Counts of what came of the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +116,7 @@ impl TableBuilder {
     pub(crate) fn table(&self, executable: &Executable) -> Option<TableId> {
         match self.states.get(&executable.file_id)? {
             State::Published(table) => Some(*table),
-            State::Waiting | State::None => None,
+            State::Waiting | State::Refused(_) | State::None => None,
         }
     }
 
@@ -120,6 +126,9 @@ impl TableBuilder {
         match self.states.get(&file_id) {
             None => {}
             Some(State::Waiting) if heat > 0 => {}
+            Some(State::Refused(since)) if heat > 0 && since.elapsed() >= REFUSED_FOR => {
+                self.states.remove(&file_id);
+            }
             Some(_) => return,
         }
         let mut queue = self.shared.queue.lock();
@@ -166,7 +175,8 @@ impl TableBuilder {
             };
             match state {
                 State::Published(_) => published.push(file_id),
-                State::None | State::Waiting => self.counts.without += 1,
+                State::None => self.counts.without += 1,
+                State::Waiting | State::Refused(_) => {}
             }
             self.states.insert(file_id, state);
         }
@@ -194,7 +204,7 @@ impl TableBuilder {
             Err(error) => {
                 self.counts.refused += 1;
                 tracing::warn!(file = %file_id, rows = table.rows.len(), "unwind table not published: {error}");
-                State::None
+                State::Refused(Instant::now())
             }
         }
     }
@@ -225,7 +235,7 @@ impl TableBuilder {
                     self.counts.published -= 1;
                     self.states.remove(file_id);
                 }
-                Some(State::None) => {
+                Some(State::Refused(_) | State::None) => {
                     self.states.remove(file_id);
                 }
                 Some(State::Waiting) | None => {}

@@ -57,7 +57,7 @@ pub(crate) struct Converter {
 
 impl Converter {
     /// A converter for samples of `host`, each of whose processes is reported with `others` as well.
-    pub(crate) fn new(host: Host, others: Vec<(Arc<str>, Arc<str>)>, names: KernelNames) -> Self {
+    pub(crate) fn new(others: Vec<(Arc<str>, Arc<str>)>, host: Host, names: KernelNames) -> Self {
         Self {
             interner: Interner::default(),
             cache: TraceCache::default(),

@@ -7,6 +7,10 @@ mod clock;
 mod convert;
 mod interner;
 mod marks;
+mod pending;
 
 pub(crate) use convert::{Converter, Sample};
-pub(crate) use interner::{Interner, ResourceNumber, StackNumber, ThreadNumber};
+#[cfg(test)]
+pub(crate) use interner::ThreadNumber;
+pub(crate) use interner::{Interner, ResourceNumber, StackNumber};
+pub(crate) use pending::Pending;

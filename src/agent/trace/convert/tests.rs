@@ -25,7 +25,7 @@ fn scene() -> Option<Scene> {
     };
     let host = Host { id: "1".into(), name: "h".into(), kernel: "k".into(), arch: "amd64".into(), cpus: 1 };
     let names = KernelNames::read(monotonic_ns());
-    Some(Scene { converter: Converter::new(host, Vec::new(), names), follower, window: Window::default() })
+    Some(Scene { converter: Converter::new(Vec::new(), host, names), follower, window: Window::default() })
 }
 
 impl Scene {

@@ -1,0 +1,303 @@
+//! The agent's thread: follows processes, drains samples, closes windows. No async here, and nothing that waits for
+//! anybody but the clock and the side-band.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bpf::{KernelMaps, Sampler};
+use super::config::Settings;
+use super::counters::{Counter, Counters};
+use super::host::{Host, clock::monotonic_ns, cpu, wait::WaitSet};
+use super::kernel_symbols::KernelNames;
+use super::process::{Executables, Follower};
+use super::reporter::{Frame, Outbox, Window, random};
+use super::status::{AgentStatus, SharedStatus, TickShare};
+use super::tables::Tables;
+use super::trace::{Converter, Pending};
+use super::{Error, capabilities::Capabilities};
+use crate::net::Shutdown;
+
+/// Longest time between two drains of the ring.
+const SLOW_DRAIN: Duration = Duration::from_millis(250);
+/// Shortest one, when the ring fills fast.
+const FAST_DRAIN: Duration = Duration::from_millis(50);
+/// Pause after a look at the side-band: what comes meanwhile is taken together. A process that runs for longer than
+/// this has its mappings in the kernel side for the rest of its life, and a fork storm costs 200 looks a second at most.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(5);
+/// Time between two looks at counters, memory and CPUs.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+/// How long the first samples wait for the tables of the busiest processes.
+const FIRST_TABLES: Duration = Duration::from_millis(150);
+
+/// Everything the thread owns.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    settings: Settings,
+    sampler: Sampler,
+    tables: Tables<KernelMaps>,
+    follower: Follower,
+    converter: Converter,
+    pending: Pending,
+    window: Window,
+    window_start_ns: u64,
+    drain_every: Duration,
+    ring_bytes: u64,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+    status: SharedStatus,
+    tick_share: Option<TickShare>,
+    waits: WaitSet,
+}
+
+impl Engine {
+    /// Loads, scans, and starts the ticking last, so that the first samples find tables.
+    pub(crate) fn build(
+        settings: Settings,
+        executables: &Arc<Executables>,
+        outbox: Outbox,
+        counters: Arc<Counters>,
+        status: SharedStatus,
+    ) -> Result<Self, Error> {
+        let host = Host::read();
+        let sampler_settings = settings.sampler(host.cpus);
+        let sampler = Sampler::load(&sampler_settings)?;
+        let tables = Tables::new(sampler.maps()?, settings.table_pool_bytes);
+        let follower = Follower::start(executables).map_err(Error::SideBand)?;
+        status.update(|status| {
+            status.frequency_hz = settings.frequency_hz;
+            status.kernel = Arc::clone(&host.kernel);
+            status.object = sampler.object().name();
+        });
+        let converter = Converter::new(others(&settings, &host), host, KernelNames::default());
+        let mut engine = Self {
+            ring_bytes: u64::from(sampler_settings.ring_bytes),
+            tick_share: cpu::cpu_time().map(|start| TickShare::new(settings.frequency_hz, start)),
+            settings,
+            sampler,
+            tables,
+            follower,
+            converter,
+            pending: Pending::default(),
+            window: Window::default(),
+            window_start_ns: monotonic_ns(),
+            drain_every: SLOW_DRAIN,
+            outbox,
+            counters,
+            status,
+            waits: WaitSet::default(),
+        };
+        engine.first_tables();
+        engine.sampler.follow_cpus()?;
+        engine.window_start_ns = monotonic_ns();
+        engine.show();
+        Ok(engine)
+    }
+
+    /// Runs until `shutdown`, then hands over what is left.
+    pub(crate) fn run(mut self, shutdown: &Shutdown) {
+        if let Err(error) = Capabilities::effective().and_then(Capabilities::drop_unneeded) {
+            tracing::warn!("cannot give up privileges that are not needed: {error}");
+        }
+        let now_ns = monotonic_ns();
+        let mut next_drain_ns = now_ns + nanos(self.drain_every);
+        let mut next_status_ns = now_ns + nanos(STATUS_PERIOD);
+        let mut window_end_ns = now_ns + self.window_length_ns();
+        while !shutdown.is_cancelled() {
+            let now_ns = monotonic_ns();
+            let wait = Duration::from_nanos(next_drain_ns.saturating_sub(now_ns));
+            match self.waits.wait(self.follower.descriptors(), wait) {
+                Ok(true) => {
+                    self.follower.follow(&mut self.tables, self.converter.names());
+                    std::thread::sleep(FOLLOW_PAUSE);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!("cannot wait for processes: {error}");
+                    std::thread::sleep(wait);
+                }
+            }
+            let now_ns = monotonic_ns();
+            if now_ns >= next_drain_ns {
+                self.drain();
+                next_drain_ns = monotonic_ns() + nanos(self.drain_every);
+            }
+            if now_ns >= window_end_ns {
+                self.close_window();
+                window_end_ns = now_ns + self.window_length_ns();
+            }
+            if now_ns >= next_status_ns {
+                self.look_around();
+                next_status_ns = now_ns + nanos(STATUS_PERIOD);
+            }
+        }
+        self.finish();
+    }
+
+    /// Gives the tables of the busiest processes a moment before the first tick.
+    fn first_tables(&mut self) {
+        let deadline = monotonic_ns() + nanos(FIRST_TABLES);
+        loop {
+            self.follower.follow(&mut self.tables, self.converter.names());
+            let now_ns = monotonic_ns();
+            if self.follower.pending_tables() == 0 || now_ns >= deadline {
+                return;
+            }
+            let wait = Duration::from_nanos(deadline - now_ns).min(Duration::from_millis(10));
+            // Ends early with each finished table; a failure only means a shorter wait.
+            let _ = self.waits.wait(self.follower.descriptors(), wait);
+        }
+    }
+
+    /// Converts everything that waits in the ring. Samples younger than the last look at the side-band are set aside
+    /// until the next look, which follows at once: what they ran in may have been mapped in between.
+    fn drain(&mut self) {
+        let Self { sampler, tables, follower, converter, pending, window, counters, .. } = self;
+        let waiting = sampler.waiting_bytes();
+        follower.follow(tables, converter.names());
+        converter.clock().sync();
+        let followed_ns = follower.followed_ns();
+        let (mut received, mut refused) = (0, 0);
+        sampler.drain(|raw| {
+            received += 1;
+            if raw.time_ns <= followed_ns {
+                let sample = converter.convert(&raw, follower);
+                refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
+            } else {
+                pending.push(&raw);
+            }
+        });
+        if !pending.is_empty() {
+            follower.follow(tables, converter.names());
+            pending.drain(|raw| {
+                let sample = converter.convert(raw, follower);
+                refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
+            });
+        }
+        counters.add(Counter::Received, received);
+        counters.add(Counter::DroppedWindowFull, refused);
+        follower.converted(followed_ns, tables);
+        self.drain_every = next_pause(self.drain_every, waiting, self.ring_bytes);
+    }
+
+    fn close_window(&mut self) {
+        let now_ns = monotonic_ns();
+        let clock = self.converter.clock();
+        let (start, end) = (clock.wall(self.window_start_ns), clock.wall(now_ns));
+        self.window_start_ns = now_ns;
+        if self.window.len() > 0 {
+            let frame = Frame { period_ns: self.settings.period_ns(), start, end };
+            self.outbox.put(self.window.finish(self.converter.interner(), frame));
+        }
+        self.converter.window_ended();
+    }
+
+    /// Length of the next window, varied so that a fleet does not report all at once.
+    fn window_length_ns(&self) -> u64 {
+        let factor = 1.0 + self.settings.report_jitter.clamp(0.0, 1.0) * (2.0 * random() - 1.0);
+        nanos(self.settings.report_interval.mul_f64(factor)).max(nanos(FAST_DRAIN))
+    }
+
+    fn look_around(&mut self) {
+        if let Err(error) = self.sampler.follow_cpus() {
+            tracing::warn!("cannot sample a new CPU: {error}");
+        }
+        self.follower.follow_cpus();
+        self.show();
+    }
+
+    /// The last samples, without a tick behind them, and the state after the end.
+    fn finish(mut self) {
+        self.sampler.stop();
+        self.drain();
+        self.close_window();
+        self.show();
+        self.status.update(|status| status.running = false);
+    }
+
+    fn show(&mut self) {
+        let classed = self.sampler.classed_counters();
+        let value =
+            |name: &str| classed.iter().find(|(_, found, _)| *found == name).map_or(0, |(.., value)| *value);
+        let ticks = value("ticks").saturating_sub(value("idle")).saturating_sub(value("filtered"));
+        let follow = self.follower.counts();
+        let mut list = vec![("ticks", ticks)];
+        list.extend(Counter::ALL.map(|counter| (counter.name(), self.counters.get(counter))));
+        list.extend(classed.iter().filter(|(_, name, _)| *name != "ticks").map(|(_, name, value)| {
+            // `stored` is said of what a receiver answers for; here it is what the ring took.
+            (if *name == "stored" { "sampled" } else { *name }, *value)
+        }));
+        list.extend([
+            ("stacks_known", self.converter.hits),
+            ("side_band_records", follow.events),
+            ("side_band_lost", follow.lost),
+            ("side_band_malformed", follow.malformed),
+            ("process_rescans", follow.rescans),
+            ("processes_over_limit", follow.over_limit),
+            ("processes_refused", follow.refused),
+            ("executables_without_table", follow.tables.without),
+            ("tables_refused", follow.tables.refused),
+            ("tables_retired", follow.tables.retired),
+            ("executables_open", self.follower.open_executables() as u64),
+            ("tables_pending", self.follower.pending_tables() as u64),
+        ]);
+        let usage = self.tables.usage();
+        let problem = self.converter.names().problem();
+        let tick_share = self.tick_share.zip(cpu::cpu_time()).and_then(|(share, now)| share.of(ticks, now));
+        let fresh = AgentStatus {
+            running: true,
+            problem: problem.map(|(problem, _)| problem.to_owned()),
+            hint: problem.map(|(_, hint)| hint.to_owned()),
+            cpus: self.sampler.cpus() as u32,
+            processes: self.follower.processes() as u64,
+            tables: usage.tables as u64,
+            pool_bytes: usage.pool_bytes,
+            resident_bytes: cpu::resident_bytes().unwrap_or(0),
+            counters: list,
+            tick_share,
+            ..self.status.get()
+        };
+        self.status.update(|status| *status = fresh);
+    }
+}
+
+/// Attributes that every resource of this host carries besides those with a place of their own.
+fn others(settings: &Settings, host: &Host) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut others: Vec<(Arc<str>, Arc<str>)> = vec![
+        ("host.arch".into(), Arc::clone(&host.arch)),
+        ("os.type".into(), "linux".into()),
+        ("os.version".into(), Arc::clone(&host.kernel)),
+        ("profiling.project.id".into(), settings.project_id.to_string().into()),
+    ];
+    if !settings.tags.is_empty() {
+        others.push(("tags".into(), settings.tags.join(";").into()));
+    }
+    others
+}
+
+/// Faster when a quarter of the ring was full, slower again when it was nearly empty.
+fn next_pause(pause: Duration, waiting: u64, ring_bytes: u64) -> Duration {
+    if waiting > ring_bytes / 4 {
+        (pause / 2).max(FAST_DRAIN)
+    } else if waiting < ring_bytes / 16 {
+        (pause * 2).min(SLOW_DRAIN)
+    } else {
+        pause
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_follows_the_ring() {
+        assert_eq!(next_pause(SLOW_DRAIN, 300, 1000), SLOW_DRAIN / 2);
+        assert_eq!(next_pause(FAST_DRAIN, 999, 1000), FAST_DRAIN);
+        assert_eq!(next_pause(FAST_DRAIN, 100, 1000), FAST_DRAIN);
+        assert_eq!(next_pause(SLOW_DRAIN, 0, 1000), SLOW_DRAIN);
+    }
+}

@@ -1,0 +1,229 @@
+//! The whole agent on this machine: known programs, their true stacks, and the balance of every tick.
+#![cfg(feature = "agent")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use everflame::agent::reporter::{ReportError, Sink};
+use everflame::agent::{Agent, AgentStatus, Error, Settings, StatusReader};
+use everflame::model::{Batch, FileId, UnixNanos};
+use everflame::net::Shutdown;
+use parking_lot::Mutex;
+
+/// Keeps everything.
+#[derive(Default)]
+struct Keep(Mutex<Vec<Batch>>);
+
+#[async_trait]
+impl Sink for Keep {
+    async fn report(&self, batch: &Batch) -> Result<(), ReportError> {
+        assert!(batch.check(), "agents build valid batches");
+        self.0.lock().push(batch.clone());
+        Ok(())
+    }
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the agent for as long as `meanwhile` takes. `None` where the machine does not allow it, which is said.
+fn profile(frequency_hz: u32, meanwhile: impl FnOnce(&StatusReader)) -> Option<(Vec<Batch>, AgentStatus)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let sink = Arc::new(Keep::default());
+    let settings = Settings { frequency_hz, report_interval: Duration::from_secs(1), ..Settings::default() };
+    let agent = match Agent::build(settings, Arc::clone(&sink) as Arc<dyn Sink>) {
+        Ok(agent) => agent,
+        Err(error @ Error::Privilege(_)) => {
+            eprintln!("not tested: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error} ({:?})", error.hint()),
+    };
+    let shutdown = Shutdown::new();
+    let handle = agent.spawn(shutdown.clone()).unwrap();
+    let status = handle.status();
+    meanwhile(&status);
+    shutdown.cancel();
+    runtime.block_on(handle.joined()).unwrap();
+    let batches = std::mem::take(&mut *sink.0.lock());
+    Some((batches, status.get()))
+}
+
+fn now() -> UnixNanos {
+    UnixNanos(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64)
+}
+
+/// Waits until the tables of what runs now are there: in an unoptimised build that takes a while.
+fn tables_are_built(status: &StatusReader) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut calm = 0;
+    while calm < 3 {
+        std::thread::sleep(Duration::from_millis(500));
+        calm = if counter(&status.get(), "tables_pending") == 0 { calm + 1 } else { 0 };
+        assert!(Instant::now() < deadline, "{:#?}", status.get());
+    }
+}
+
+fn counter(status: &AgentStatus, name: &str) -> u64 {
+    status.counters.iter().find(|(found, _)| *found == name).unwrap_or_else(|| panic!("no counter {name}")).1
+}
+
+fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(path.with_extension("c"), source).unwrap();
+    let status =
+        Command::new("cc").arg("-o").arg(&path).arg(path.with_extension("c")).args(flags).status().unwrap();
+    assert!(status.success());
+    path
+}
+
+/// Samples of one process: stacks as function names or marks, leaf first, with counts.
+fn stacks(
+    batches: &[Batch],
+    pid: u32,
+    from: UnixNanos,
+    names: &HashMap<FileId, Vec<(u64, u64, String)>>,
+) -> HashMap<Vec<String>, u64> {
+    let mut stacks = HashMap::new();
+    for batch in batches {
+        for sample in &batch.samples {
+            let profile = batch.profiles[sample.profile as usize];
+            if batch.resources[profile.resource as usize].pid != pid {
+                continue;
+            }
+            let name = |index: &u32| {
+                let frame = &batch.frames[*index as usize];
+                if let Some(line) = frame.lines.first() {
+                    return format!("{}:{}", frame.kind.otlp_name(), line.function);
+                }
+                let executable = frame.executable.map(|executable| &batch.executables[executable as usize]);
+                let symbols = executable.and_then(|executable| names.get(&executable.file_id?));
+                let symbol = symbols.and_then(|symbols| {
+                    symbols.iter().find(|(start, size, _)| (*start..start + size).contains(&frame.address))
+                });
+                match (symbol, executable) {
+                    (Some((.., name)), _) => name.clone(),
+                    (None, Some(executable)) => format!("{}+{:#x}", executable.name, frame.address),
+                    (None, None) => format!("{:#x}", frame.address),
+                }
+            };
+            let stack: Vec<String> = batch.stack(sample.stack).iter().map(name).collect();
+            *stacks.entry(stack).or_default() +=
+                batch.times_of(sample).iter().filter(|time| **time >= from).count() as u64;
+        }
+    }
+    stacks.retain(|_, count| *count > 0);
+    stacks
+}
+
+/// Functions of an executable by `nm`: start, size, name.
+fn functions(path: &Path) -> Vec<(u64, u64, String)> {
+    let output = Command::new("nm").args(["-S", "--defined-only"]).arg(path).output().unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let [start, size, "t" | "T", name] = fields[..] else { return None };
+            Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(size, 16).ok()?, name.to_owned()))
+        })
+        .collect()
+}
+
+fn file_id(path: &Path) -> FileId {
+    everflame::symbols::file_id::of_bytes(&std::fs::read(path).unwrap())
+}
+
+/// A chain of twelve functions, each with a frame of another size and no frame pointer.
+fn chain_source() -> String {
+    let mut source = String::from("#include <stdint.h>\nvolatile uint64_t sum;\n");
+    source += "__attribute__((noinline)) uint64_t f0(uint64_t n) { for (uint64_t i = 0; i < 20000; i++) sum += i * n; return sum; }\n";
+    for level in 1..12 {
+        source += &format!(
+            "__attribute__((noinline)) uint64_t f{level}(uint64_t n) {{ volatile char room[{}]; room[n % 8] = 1; uint64_t r = f{}(n + 1); return r + room[n % 8]; }}\n",
+            8 * (level * 7 % 11 + 1),
+            level - 1
+        );
+    }
+    source + "int main(void) { for (;;) f11(1); }\n"
+}
+
+#[test]
+fn stacks_of_a_program_without_frame_pointers_are_true_and_every_tick_is_accounted_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = compile(directory.path(), "chain", &chain_source(), &["-O2", "-fomit-frame-pointer"]);
+    let running = Ended(Command::new(&program).stdin(Stdio::null()).spawn().unwrap());
+    let pid = running.0.id();
+    let mut late_pid = 0;
+    let mut from = UnixNanos::default();
+    let Some((batches, status)) = profile(97, |status| {
+        tables_are_built(status);
+        from = now();
+        std::thread::sleep(Duration::from_secs(2));
+        // One that starts while the agent runs.
+        let late = Ended(Command::new(&program).stdin(Stdio::null()).spawn().unwrap());
+        late_pid = late.0.id();
+        std::thread::sleep(Duration::from_secs(3));
+    }) else {
+        return;
+    };
+    drop(running);
+    println!("{status:#?}");
+
+    // Balance: every tick is stored or counted as dropped, and nothing is on its way.
+    let dropped: u64 =
+        status.counters.iter().filter(|(name, _)| name.starts_with("dropped.")).map(|(_, value)| value).sum();
+    assert_eq!(counter(&status, "ticks"), counter(&status, "stored") + dropped);
+    assert_eq!(counter(&status, "stored"), batches.iter().map(Batch::sample_count).sum::<u64>());
+    assert_eq!(dropped, 0);
+    assert!(!status.running);
+
+    let names = HashMap::from([(file_id(&program), functions(&program))]);
+    let chain: Vec<String> = (0..12).map(|level| format!("f{level}")).chain(["main".into()]).collect();
+    for pid in [pid, late_pid] {
+        let stacks = stacks(&batches, pid, from, &names);
+        let total: u64 = stacks.values().sum();
+        let mut whole = 0;
+        for (stack, count) in &stacks {
+            let user: Vec<&String> = stack.iter().filter(|frame| !frame.starts_with("kernel:")).collect();
+            let entry = user.last().is_some_and(|frame| *frame == "_start");
+            // Any part of the chain may be the leaf; from there on it must be whole.
+            let from = user.first().and_then(|leaf| chain.iter().position(|name| name == *leaf));
+            let right = from.is_some_and(|from| {
+                user.len() > chain.len() - from && user.iter().zip(&chain[from..]).all(|(a, b)| *a == b)
+            });
+            if right && entry {
+                whole += count;
+            } else {
+                println!("{count} × {stack:?}");
+            }
+        }
+        println!("process {pid}: {whole} of {total} samples whole and right");
+        assert!(total > 10, "process {pid}: {total} samples");
+        assert!(whole * 100 >= total * 97, "process {pid}: {whole} of {total}");
+    }
+    let resource =
+        batches.iter().flat_map(|batch| &batch.resources).find(|resource| resource.pid == pid).unwrap();
+    assert_eq!(
+        (&*resource.executable_name, &*resource.executable_path),
+        ("chain", program.to_str().unwrap())
+    );
+    assert!(!resource.host_id.is_empty() && !resource.host_name.is_empty());
+    let now = UnixNanos(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64,
+    );
+    assert!(batches.iter().flat_map(|batch| &batch.times).all(|time| now.0 - time.0 < 300_000_000_000));
+    let share = status.tick_share.expect("two busy CPUs for five seconds");
+    assert!((0.85..=1.05).contains(&share), "ticks against busy time: {share}");
+}
