@@ -79,13 +79,31 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attribute<'a> {
     pub(super) key: Key,
-    pub(super) name: &'a [u8],
+    pub(super) name: Text<'a>,
     pub(super) value: AnyValue<'a>,
 }
 
 impl Default for Attribute<'_> {
     fn default() -> Self {
-        Self { key: Key::Other, name: b"", value: AnyValue::None }
+        Self { key: Key::Other, name: Text::Inline(b""), value: AnyValue::None }
+    }
+}
+
+/// A text of the message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Text<'a> {
+    /// Where it is used.
+    Inline(&'a [u8]),
+    /// Checked index in the string table. Kept as such: many attributes may share one long text.
+    Entry(usize),
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn bytes(self, strings: &[&'a [u8]]) -> &'a [u8] {
+        match self {
+            Self::Inline(bytes) => bytes,
+            Self::Entry(at) => strings[at],
+        }
     }
 }
 
@@ -93,7 +111,7 @@ impl Default for Attribute<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AnyValue<'a> {
     None,
-    Text(&'a [u8]),
+    Text(Text<'a>),
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -111,16 +129,16 @@ impl<'a> Attribute<'a> {
         let mut reader = Reader::new(message);
         while let Some((field, value)) = reader.field()? {
             match field {
-                1 => attribute.name = bytes(&value).map_err(|e| e.at("key"))?,
+                1 => attribute.name = Text::Inline(bytes(&value).map_err(|e| e.at("key"))?),
                 2 => attribute.value = any_value(&value, strings).map_err(|e| e.at("value"))?,
                 3 => {
                     let at = number(&value).and_then(|n| index(n, strings.len()));
-                    attribute.name = strings[at.map_err(|e| e.at("key_strindex"))?];
+                    attribute.name = Text::Entry(at.map_err(|e| e.at("key_strindex"))?);
                 }
                 _ => {}
             }
         }
-        attribute.key = Key::of(attribute.name);
+        attribute.key = Key::of(attribute.name.bytes(strings));
         Ok(attribute)
     }
 
@@ -132,13 +150,13 @@ impl<'a> Attribute<'a> {
             match field {
                 1 => {
                     let at = number(&value).and_then(|n| index(n, strings.len()));
-                    attribute.name = strings[at.map_err(|e| e.at("key_strindex"))?];
+                    attribute.name = Text::Entry(at.map_err(|e| e.at("key_strindex"))?);
                 }
                 2 => attribute.value = any_value(&value, strings).map_err(|e| e.at("value"))?,
                 _ => {}
             }
         }
-        attribute.key = Key::of(attribute.name);
+        attribute.key = Key::of(attribute.name.bytes(strings));
         Ok(attribute)
     }
 }
@@ -148,7 +166,7 @@ fn any_value<'a>(value: &Value<'a>, strings: &[&'a [u8]]) -> Result<AnyValue<'a>
     let mut reader = Reader::new(bytes(value)?);
     while let Some((field, value)) = reader.field()? {
         found = match field {
-            1 => AnyValue::Text(bytes(&value).map_err(|e| e.at("string_value"))?),
+            1 => AnyValue::Text(Text::Inline(bytes(&value).map_err(|e| e.at("string_value"))?)),
             2 => AnyValue::Bool(number(&value).map_err(|e| e.at("bool_value"))? != 0),
             3 => AnyValue::Int(number(&value).map_err(|e| e.at("int_value"))? as i64),
             4 => AnyValue::Double(f64::from_bits(number(&value).map_err(|e| e.at("double_value"))?)),
@@ -157,7 +175,7 @@ fn any_value<'a>(value: &Value<'a>, strings: &[&'a [u8]]) -> Result<AnyValue<'a>
             7 => AnyValue::Bytes(bytes(&value).map_err(|e| e.at("bytes_value"))?),
             8 => {
                 let at = number(&value).and_then(|n| index(n, strings.len()));
-                AnyValue::Text(strings[at.map_err(|e| e.at("string_value_strindex"))?])
+                AnyValue::Text(Text::Entry(at.map_err(|e| e.at("string_value_strindex"))?))
             }
             _ => continue,
         };
@@ -169,7 +187,7 @@ impl AnyValue<'_> {
     /// Text form: text as it is, numbers in decimal, bytes in hex, lists as JSON.
     pub(super) fn to_text(self, strings: &[&[u8]]) -> Arc<str> {
         match self {
-            Self::Text(bytes) => text(bytes),
+            Self::Text(found) => text(found.bytes(strings)),
             Self::None => Arc::default(),
             _ => {
                 let mut out = String::new();
@@ -180,10 +198,13 @@ impl AnyValue<'_> {
     }
 
     /// Number, also when it was sent as text.
-    pub(super) fn to_u32(self) -> u32 {
+    pub(super) fn to_u32(self, strings: &[&[u8]]) -> u32 {
         match self {
             Self::Int(number) => u32::try_from(number).unwrap_or(0),
-            Self::Text(bytes) => std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
+            Self::Text(text) => {
+                let text = std::str::from_utf8(text.bytes(strings));
+                text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -199,7 +220,8 @@ impl AnyValue<'_> {
             Self::Bool(value) => write!(out, "{value}"),
             Self::Int(value) => write!(out, "{value}"),
             Self::Double(value) => write!(out, "{value}"),
-            Self::Text(bytes) => {
+            Self::Text(text) => {
+                let bytes = text.bytes(strings);
                 write!(out, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT_BYTES)]))
             }
             Self::Bytes(bytes) => {
@@ -217,10 +239,11 @@ impl AnyValue<'_> {
                 out.push('{');
                 write_list(out, list, |out, entry| {
                     let entry = Attribute::key_value(entry, strings).unwrap_or_default();
+                    let name = entry.name.bytes(strings);
                     let _ = write!(
                         out,
                         "{:?}:",
-                        String::from_utf8_lossy(&entry.name[..entry.name.len().min(MAX_TEXT_BYTES)])
+                        String::from_utf8_lossy(&name[..name.len().min(MAX_TEXT_BYTES)])
                     );
                     entry.value.write(out, strings, depth + 1);
                 });
@@ -259,9 +282,8 @@ pub(super) fn text(bytes: &[u8]) -> Arc<str> {
 }
 
 /// Puts an attribute where the model has a place for it; later ones win.
-pub(super) fn describe(resource: &mut Resource, attribute: Attribute<'_>, strings: &[&[u8]]) {
-    let value = attribute.value;
-    let place = match attribute.key {
+pub(super) fn describe(resource: &mut Resource, key: Key, value: Arc<str>, name: impl FnOnce() -> Arc<str>) {
+    let place = match key {
         Key::HostId => &mut resource.host_id,
         Key::HostName => &mut resource.host_name,
         Key::ExecutableName => &mut resource.executable_name,
@@ -272,13 +294,14 @@ pub(super) fn describe(resource: &mut Resource, attribute: Attribute<'_>, string
         Key::NamespaceName => &mut resource.namespace_name,
         Key::ServiceName => &mut resource.service_name,
         Key::Pid => {
-            resource.pid = value.to_u32();
+            resource.pid = value.parse().unwrap_or(0);
             return;
         }
-        _ if attribute.name.is_empty() => return,
         _ => {
-            let name = text(attribute.name);
-            let value = value.to_text(strings);
+            let name = name();
+            if name.is_empty() {
+                return;
+            }
             match resource.others.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, known)) => *known = value,
                 None => resource.others.push((name, value)),
@@ -286,5 +309,5 @@ pub(super) fn describe(resource: &mut Resource, attribute: Attribute<'_>, string
             return;
         }
     };
-    *place = value.to_text(strings);
+    *place = value;
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::attributes::{Attribute, Key, describe};
+use super::attributes::{Attribute, Key};
 use super::dictionary::{Dictionary, Output};
 use super::error::{Error, Problem, Result};
 use super::fields::{bytes, each_number, each_time, number, room};
@@ -168,8 +168,7 @@ impl Decoder {
         let mut reader = Reader::new(message);
         while let Some((field, value)) = reader.field()? {
             if field == 1 {
-                let described =
-                    bytes(&value).and_then(|m| self.key_values(m, 1, &mut resource, &dictionary.strings));
+                let described = bytes(&value).and_then(|m| self.key_values(m, 1, &mut resource, dictionary));
                 described.map_err(|e| e.at("resource"))?;
             }
         }
@@ -197,8 +196,7 @@ impl Decoder {
         while let Some((field, value)) = reader.field()? {
             if field == 1 {
                 let resource = with_scope.get_or_insert_with(|| resource.clone());
-                let described =
-                    bytes(&value).and_then(|m| self.key_values(m, 3, resource, &dictionary.strings));
+                let described = bytes(&value).and_then(|m| self.key_values(m, 3, resource, dictionary));
                 described.map_err(|e| e.at("scope"))?;
             }
         }
@@ -226,7 +224,7 @@ impl Decoder {
             return self.profile(message, resource, dictionary);
         }
         let mut resource = resource.clone();
-        self.key_values(message, 4, &mut resource, &dictionary.strings)?;
+        self.key_values(message, 4, &mut resource, dictionary)?;
         let mut reader = Reader::new(message);
         while let Some((field, value)) = reader.field()? {
             if field == 8 {
@@ -244,7 +242,7 @@ impl Decoder {
         message: &'a [u8],
         wanted: u32,
         resource: &mut Resource,
-        strings: &[&'a [u8]],
+        dictionary: &mut Dictionary<'a>,
     ) -> Result<()> {
         let mut reader = Reader::new(message);
         let mut at = 0;
@@ -253,8 +251,8 @@ impl Decoder {
                 continue;
             }
             self.count_attribute(at).map_err(|e| e.at("attributes"))?;
-            let attribute = bytes(&value).and_then(|m| Attribute::key_value(m, strings));
-            describe(resource, attribute.map_err(|e| e.at_entry("attributes", at))?, strings);
+            let attribute = bytes(&value).and_then(|m| Attribute::key_value(m, &dictionary.strings));
+            dictionary.describe(resource, attribute.map_err(|e| e.at_entry("attributes", at))?);
             at += 1;
         }
         Ok(())
@@ -342,14 +340,14 @@ impl Decoder {
                 let attribute = bytes(&value).and_then(|m| Attribute::key_value(m, &dictionary.strings));
                 let attribute = attribute.map_err(|e| e.at_entry("attributes", count))?;
                 self.count_attribute(count).map_err(|e| e.at("attributes"))?;
-                describe(resource.to_mut(), attribute, &dictionary.strings);
+                dictionary.describe(resource.to_mut(), attribute);
                 count += 1;
             } else if field == fields.attribute_indices {
                 each_number(&value, |number| {
                     self.count_attribute(count)?;
                     count += 1;
                     if let Some(at) = dictionary.attribute_index(number)? {
-                        describe(resource.to_mut(), dictionary.attributes[at], &dictionary.strings);
+                        dictionary.describe_by_entry(resource.to_mut(), at);
                     }
                     Ok(())
                 })
@@ -399,7 +397,9 @@ impl Decoder {
                     let Some(at) = dictionary.attribute_index(number)? else { return Ok(()) };
                     match dictionary.attributes[at].key {
                         Key::ThreadName => sample.thread_name = dictionary.value_text(at),
-                        Key::ThreadId => sample.tid = dictionary.attributes[at].value.to_u32(),
+                        Key::ThreadId => {
+                            sample.tid = dictionary.attributes[at].value.to_u32(&dictionary.strings)
+                        }
                         Key::ExecutableName => executable = Some(at),
                         key if key.is_of_resource() => scratch.of_resource.push(at as u32),
                         _ => {}
@@ -490,7 +490,7 @@ impl Decoder {
     }
 
     /// The profile with the attributes of one sample added to its resource.
-    fn variant(&mut self, profile: u32, attributes: &[u32], dictionary: &Dictionary<'_>) -> Result<u32> {
+    fn variant(&mut self, profile: u32, attributes: &[u32], dictionary: &mut Dictionary<'_>) -> Result<u32> {
         let key = (profile, attributes.to_vec());
         if let Some(at) = self.variants.get(&key) {
             return Ok(*at);
@@ -500,7 +500,7 @@ impl Decoder {
         let info = batch.profiles[profile as usize];
         let mut resource = batch.resources[info.resource as usize].clone();
         for at in attributes {
-            describe(&mut resource, dictionary.attributes[*at as usize], &dictionary.strings);
+            dictionary.describe_by_entry(&mut resource, *at as usize);
         }
         let resource = intern(&mut self.resources, &mut batch.resources, resource);
         batch.profiles.push(ProfileInfo { resource, ..info });

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::attributes::{AnyValue, Attribute, Key, text};
+use super::attributes::{AnyValue, Attribute, Key, Text, describe, text};
 use super::error::{Error, Problem, Result};
 use super::fields::{bytes, each_number, index, number, room};
 use super::limits::{
@@ -15,7 +15,7 @@ use super::limits::{
     MAX_TABLE_ENTRIES,
 };
 use super::revision::Layout;
-use crate::model::{Batch, Executable, FileId, Frame, FrameKind, SourceLine};
+use crate::model::{Batch, Executable, FileId, Frame, FrameKind, Resource, SourceLine};
 use crate::wire::protobuf::{Reader, Value};
 
 /// Entry of a look-up list that has not been made yet. No list grows that long.
@@ -55,7 +55,8 @@ pub(super) struct Dictionary<'a> {
     pub(super) attributes: Vec<Attribute<'a>>,
     /// By string: its text, once used.
     texts: Vec<Option<Arc<str>>>,
-    /// By attribute: the text of its value, once used.
+    /// By attribute: its name and the text of its value, once used.
+    names: Vec<Option<Arc<str>>>,
     values: Vec<Option<Arc<str>>>,
     /// By mapping: index in [`Batch::executables`].
     executables: Vec<Option<u32>>,
@@ -81,6 +82,7 @@ impl<'a> Dictionary<'a> {
             stacks: Vec::new(),
             attributes: Vec::new(),
             texts: Vec::new(),
+            names: Vec::new(),
             values: Vec::new(),
             executables: Vec::new(),
             frames: Vec::new(),
@@ -102,6 +104,7 @@ impl<'a> Dictionary<'a> {
             dictionary.attributes.push(attribute.map_err(|e| e.at_entry("attribute_table", at))?);
         }
         dictionary.texts = vec![None; dictionary.strings.len()];
+        dictionary.names = vec![None; dictionary.attributes.len()];
         dictionary.values = vec![None; dictionary.attributes.len()];
         dictionary.frames = vec![UNMADE; dictionary.locations.len()];
         dictionary.made_stacks = vec![UNMADE; dictionary.stacks.len()];
@@ -142,7 +145,40 @@ impl<'a> Dictionary<'a> {
             return Ok(Arc::default());
         }
         let at = index(number, self.strings.len())?;
-        Ok(self.texts[at].get_or_insert_with(|| text(self.strings[at])).clone())
+        Ok(self.entry_text(at))
+    }
+
+    /// Text of a string by its checked index. One text, however many use it.
+    fn entry_text(&mut self, at: usize) -> Arc<str> {
+        self.texts[at].get_or_insert_with(|| text(self.strings[at])).clone()
+    }
+
+    fn any_text(&mut self, found: Text<'a>) -> Arc<str> {
+        match found {
+            Text::Inline(bytes) => text(bytes),
+            Text::Entry(at) => self.entry_text(at),
+        }
+    }
+
+    /// Merges an attribute that stands in the message itself into `resource`.
+    pub(super) fn describe(&mut self, resource: &mut Resource, attribute: Attribute<'a>) {
+        let value = match attribute.value {
+            AnyValue::Text(text) => self.any_text(text),
+            value => value.to_text(&self.strings),
+        };
+        describe(resource, attribute.key, value, || self.any_text(attribute.name));
+    }
+
+    /// Merges an entry of the attribute table into `resource`. `at` is a checked index.
+    pub(super) fn describe_by_entry(&mut self, resource: &mut Resource, at: usize) {
+        let Attribute { key, name, .. } = self.attributes[at];
+        let value = self.value_text(at);
+        describe(resource, key, value, || {
+            if self.names[at].is_none() {
+                self.names[at] = Some(self.any_text(name));
+            }
+            self.names[at].clone().unwrap_or_default()
+        });
     }
 
     /// Bytes of a string by its index.
@@ -155,8 +191,15 @@ impl<'a> Dictionary<'a> {
 
     /// Text of an attribute's value. `at` is a checked index.
     pub(super) fn value_text(&mut self, at: usize) -> Arc<str> {
-        let value = self.attributes[at].value;
-        self.values[at].get_or_insert_with(|| value.to_text(&self.strings)).clone()
+        if let Some(known) = &self.values[at] {
+            return known.clone();
+        }
+        let value = match self.attributes[at].value {
+            AnyValue::Text(text) => self.any_text(text),
+            value => value.to_text(&self.strings),
+        };
+        self.values[at] = Some(value.clone());
+        value
     }
 
     /// Checks a reference to an attribute. Index 0 of an absent table is no attribute.
@@ -168,14 +211,14 @@ impl<'a> Dictionary<'a> {
         index(number, self.attributes.len()).map(Some)
     }
 
-    /// Calls `take` with each attribute that a field refers to.
-    fn each_attribute(&self, value: &Value<'_>, mut take: impl FnMut(Attribute<'a>)) -> Result<()> {
+    /// Calls `take` with the checked index of each attribute that a field refers to.
+    fn each_attribute(&self, value: &Value<'_>, mut take: impl FnMut(usize)) -> Result<()> {
         let mut count = 0;
         each_number(value, |number| {
             room(count, MAX_ATTRIBUTES_OF_ONE)?;
             count += 1;
             if let Some(at) = self.attribute_index(number)? {
-                take(self.attributes[at]);
+                take(at);
             }
             Ok(())
         })
@@ -195,12 +238,17 @@ impl<'a> Dictionary<'a> {
                 let id = number(&value).and_then(|n| self.string(n));
                 file_id = id.map_err(|e| e.at("build_id"))?;
             } else if field == fields.attributes {
-                let strings = &self.strings;
-                self.each_attribute(&value, |attribute| match (attribute.key, attribute.value) {
-                    (Key::FileId, AnyValue::Text(text)) => file_id = text,
-                    (Key::GnuBuildId, value) => executable.gnu_build_id = value.to_text(strings),
-                    _ => {}
+                let mut build_id = None;
+                self.each_attribute(&value, |at| {
+                    match (self.attributes[at].key, self.attributes[at].value) {
+                        (Key::FileId, AnyValue::Text(text)) => file_id = text.bytes(&self.strings),
+                        (Key::GnuBuildId, _) => build_id = Some(at),
+                        _ => {}
+                    }
                 })?;
+                if let Some(at) = build_id {
+                    executable.gnu_build_id = self.value_text(at);
+                }
             }
         }
         if !file_id.is_empty() {
@@ -341,9 +389,10 @@ impl<'a> Dictionary<'a> {
                 let name = number(&value).and_then(|n| self.string(n)).map_err(|e| e.at("type_index"))?;
                 kind = Some(name);
             } else if field == fields.attributes {
-                self.each_attribute(&value, |attribute| {
-                    if let (Key::FrameType, AnyValue::Text(name)) = (attribute.key, attribute.value) {
-                        kind = Some(name);
+                self.each_attribute(&value, |at| {
+                    let Attribute { key, value, .. } = self.attributes[at];
+                    if let (Key::FrameType, AnyValue::Text(name)) = (key, value) {
+                        kind = Some(name.bytes(&self.strings));
                     }
                 })?;
             }
