@@ -16,7 +16,7 @@ use super::ingest::Ingest;
 use super::otlp::Exports;
 use crate::net::{self, Listener, Shutdown};
 use crate::store::Reader;
-use crate::wire::otlp::{Answer, Server};
+use crate::wire::otlp::{Answer, AnswerBody, Server};
 
 /// Time for the store to say how it is.
 const READY_TIME: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ impl Service {
 }
 
 fn text(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Response::new(tonic::body::Body::new(Full::from(format!("{body}\n"))));
+    let mut answer = Response::new(AnswerBody::new(Full::from(format!("{body}\n"))));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer

@@ -398,7 +398,7 @@ impl Decoder {
                     match dictionary.attributes[at].key {
                         Key::ThreadName => sample.thread_name = dictionary.value_text(at),
                         Key::ThreadId => {
-                            sample.tid = dictionary.attributes[at].value.to_u32(&dictionary.strings)
+                            sample.tid = dictionary.attributes[at].value.to_u32(&dictionary.strings);
                         }
                         Key::ExecutableName => executable = Some(at),
                         key if key.is_of_resource() => scratch.of_resource.push(at as u32),

@@ -25,7 +25,7 @@ pub use decode::{Decoded, LeftOut, decode, decode_experimental};
 pub use encode::{Encoded, encode, encode_within};
 pub use error::{Error, Result};
 pub use messages::PartialSuccess;
-pub use server::{Answer, Package, Receiver, Refusal, Server};
+pub use server::{Answer, AnswerBody, Package, Receiver, Refusal, Server};
 
 /// gRPC method of exports, revisions 1.4 and later.
 pub const EXPORT_PATH: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";

@@ -25,7 +25,9 @@ use super::messages::{PartialSuccess, encode_status};
 use super::{EXPERIMENTAL_EXPORT_PATH, EXPORT_PATH, HTTP_EXPORT_PATH};
 
 /// Body of an answer.
-pub type Answer = Response<tonic::body::Body>;
+pub type AnswerBody = tonic::body::Body;
+/// An answer.
+pub type Answer = Response<AnswerBody>;
 
 /// Exports read and processed at the same time. Each holds a message, packed and unpacked: 2 GiB at the very worst,
 /// some hundred KiB each in practice. Others wait unread, which holds their senders back.
@@ -249,7 +251,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 fn answer(status: StatusCode, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(tonic::body::Body::new(Full::from(body)));
+    let mut answer = Response::new(AnswerBody::new(Full::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
     answer
