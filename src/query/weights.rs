@@ -80,15 +80,15 @@ impl Weights {
         self.runs.iter().map(|(_, start)| self.total[*start]).sum()
     }
 
-    /// Samples whose outermost frame is code and not a marker that says why the stack is cut.
+    /// Samples whose outermost frame is code: not a marker that says why the stack is cut, and not missing.
     #[must_use]
     pub fn complete(&self, set: &StackSet) -> u64 {
-        let cut: u64 = (self.node.iter().zip(&self.total))
+        let kind = |node: u32| set.trie.frames[set.trie.frame[node as usize] as usize].1;
+        (self.node.iter().zip(&self.total))
             .filter(|(node, _)| **node != 0 && set.trie.parent[**node as usize] == 0)
-            .filter(|(node, _)| set.trie.frames[set.trie.frame[**node as usize] as usize].1.is_error())
+            .filter(|(node, _)| !kind(**node).is_error())
             .map(|(_, total)| total)
-            .sum();
-        self.samples() - cut
+            .sum()
     }
 
     /// Entries of each run.
