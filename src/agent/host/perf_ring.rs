@@ -159,7 +159,10 @@ impl PerfRing {
     fn control(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: both offsets lie inside the control page that `open` mapped and `drop` unmaps, are multiples of 8, and
         // the kernel treats these words as atomics too.
-        unsafe { &*self.base.add(offset).cast::<AtomicU64>() }
+        #[expect(clippy::cast_ptr_alignment, reason = "a page is aligned, and so are multiples of 8 in it")]
+        unsafe {
+            &*self.base.add(offset).cast::<AtomicU64>()
+        }
     }
 
     /// Copies from the data area, position modulo its size.

@@ -57,6 +57,6 @@ mod tests {
         let mut set = WaitSet::default();
         assert!(!set.wait([reader.as_fd()].into_iter(), Duration::from_millis(1)).unwrap());
         writer.write_all(b"x").unwrap();
-        assert!(set.wait([reader.as_fd()].into_iter(), Duration::from_secs(60)).unwrap());
+        assert!(set.wait([reader.as_fd()].into_iter(), Duration::from_mins(1)).unwrap());
     }
 }

@@ -21,7 +21,6 @@ use super::procfs::{proc_path, strip_deleted};
 use super::remote_memory;
 use crate::agent::host::memory_file;
 use crate::model::{FileId, RuntimeAddr, UnknownReason};
-use crate::symbolizer::ExecutableSource;
 use crate::symbols::mapped::ImageFile;
 
 /// Most handles that are held at once.
@@ -132,6 +131,27 @@ impl Executables {
         };
         inner.insert(key, known);
         executable.map_or(Resolved::NotElf, Resolved::Executable)
+    }
+
+    /// Opens an executable by identity, removed ones too; for whoever names frames.
+    ///
+    /// # Errors
+    /// When no process of this host maps it, or it can no longer be opened.
+    pub fn open(&self, file: FileId) -> Result<File, UnknownReason> {
+        let (held, known) = {
+            let inner = self.inner.lock();
+            let known = inner.by_file_id.get(&file).cloned().unwrap_or_default();
+            (known.iter().find_map(|executable| inner.held(executable)), known)
+        };
+        if let Some(file) = held.and_then(|file| reopen(&file).ok()) {
+            return Ok(file);
+        }
+        let Some(first) = known.first() else {
+            return Err(UnknownReason::FileUnavailable("not mapped by any process of this host".into()));
+        };
+        known.iter().find_map(|executable| open_by_path(executable).ok()).ok_or_else(|| {
+            UnknownReason::FileUnavailable(format!("{} is gone or was replaced", first.path.display()))
+        })
     }
 
     /// A private handle on an executable for the table builder.
@@ -256,25 +276,6 @@ impl Inner {
         });
         forgotten.retain(|file_id| !self.by_file_id.contains_key(file_id));
         forgotten
-    }
-}
-
-impl ExecutableSource for Executables {
-    fn open(&self, file: FileId) -> Result<File, UnknownReason> {
-        let (held, known) = {
-            let inner = self.inner.lock();
-            let known = inner.by_file_id.get(&file).cloned().unwrap_or_default();
-            (known.iter().find_map(|executable| inner.held(executable)), known)
-        };
-        if let Some(file) = held.and_then(|file| reopen(&file).ok()) {
-            return Ok(file);
-        }
-        let Some(first) = known.first() else {
-            return Err(UnknownReason::FileUnavailable("not mapped by any process of this host".into()));
-        };
-        known.iter().find_map(|executable| open_by_path(executable).ok()).ok_or_else(|| {
-            UnknownReason::FileUnavailable(format!("{} is gone or was replaced", first.path.display()))
-        })
     }
 }
 

@@ -108,9 +108,9 @@ impl Follower {
             self.counts.events += 1;
             if let EventKind::KernelSymbol { start, bytes, gone, name } = event.kind {
                 if gone {
-                    names.remove_program(start)
+                    names.remove_program(start);
                 } else {
-                    names.add_program(start, bytes, name.into())
+                    names.add_program(start, bytes, name.into());
                 }
                 continue;
             }

@@ -77,7 +77,8 @@ pub(crate) fn build(file: File) -> std::result::Result<UnwindTable, NoTable> {
 
 /// File ranges to copy.
 fn parts(elf: &Elf) -> Result<Vec<Range<u64>>> {
-    let mut parts = vec![0..HEADER_BYTES];
+    let mut parts = Vec::with_capacity(64);
+    parts.push(0..HEADER_BYTES);
     let sections = elf.sections()?;
     if sections.all().is_empty() {
         let loads = elf.segments().iter().filter(|segment| segment.is_load());

@@ -134,7 +134,7 @@ mod tests {
         Batch {
             resources: vec![Resource::default()],
             profiles: vec![ProfileInfo::default()],
-            stacks: vec![0..0],
+            stacks: std::iter::once(0..0).collect(),
             samples: vec![Sample { times: 0..samples, ..Sample::default() }],
             times: vec![UnixNanos(1); samples as usize],
             ..Batch::default()

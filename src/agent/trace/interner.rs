@@ -137,7 +137,9 @@ impl Interner {
     /// A stack, leaf first. `None` when the window is full.
     pub(crate) fn stack(&mut self, frames: &[u32]) -> Option<StackNumber> {
         let mut hash = WideHash::new();
-        frames.iter().for_each(|frame| hash.word(u64::from(*frame)));
+        for frame in frames {
+            hash.word(u64::from(*frame));
+        }
         let key = hash.finish();
         if let Some(number) = self.stack_by_content.get(&key) {
             return Some(StackNumber(*number));

@@ -27,7 +27,7 @@ fn until(
     names: &mut KernelNames,
     mut done: impl FnMut(&mut Follower, &Notes) -> bool,
 ) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         follower.follow(notes, names);
         if done(follower, notes) {

@@ -73,7 +73,7 @@ fn builder() -> TableBuilder {
 
 /// Publishes until nothing is pending.
 fn settle(builder: &mut TableBuilder, notes: &mut Notes, is_mapped: impl Fn(FileId) -> bool) -> Vec<FileId> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let mut published = Vec::new();
     while builder.pending() > 0 {
         assert!(Instant::now() < deadline, "tables were not finished");

@@ -219,7 +219,7 @@ fn known_stack_is_converted_from_the_cache() {
 #[test]
 fn sample_of_a_missing_table_asks_for_it() {
     let Some(mut scene) = scene() else { return };
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     scene.sample(&raw(&[], &[UserFrame(here())], EndReason::NoTable));
     let mut notes = crate::agent::process::tests::Notes::with_room(1000);
     while scene.follower.pending_tables() > 0 {
