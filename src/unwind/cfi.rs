@@ -59,8 +59,12 @@ enum Cfa {
         register: u64,
         offset: i64,
     },
-    Expression(CfaRule),
-    Unsupported,
+    /// `None`: one that the row model cannot say. `offset` is the last one that was set, as libgcc keeps it:
+    /// hand-written code changes it under an expression and names a register afterwards.
+    Expression {
+        rule: Option<CfaRule>,
+        offset: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +114,8 @@ impl State {
         let cfa = match self.cfa {
             Cfa::Register { register, offset } => architecture
                 .cfa_from_register(u8::try_from(register).map_err(|_| Unsupported)?, narrow(offset)?),
-            Cfa::Expression(rule) => rule,
-            Cfa::Unset | Cfa::Unsupported => return Err(Unsupported),
+            Cfa::Expression { rule: Some(rule), .. } => rule,
+            Cfa::Unset | Cfa::Expression { rule: None, .. } => return Err(Unsupported),
         };
         let fp = match self.fp {
             Column::Unset | Column::Same => FpRule::Unchanged,
@@ -312,17 +316,29 @@ impl<'a> Machine<'a> {
                 let register = reader.uleb()?;
                 Cfa::Register { register, offset: self.factored_signed(reader)? }
             }
-            (0x0d, Cfa::Register { offset, .. }) => Cfa::Register { register: reader.uleb()?, offset },
+            (0x0d, Cfa::Register { offset, .. } | Cfa::Expression { offset, .. }) => {
+                Cfa::Register { register: reader.uleb()?, offset }
+            }
             (0x0e, Cfa::Register { register, .. }) => {
                 Cfa::Register { register, offset: i64::try_from(reader.uleb()?).ok()? }
             }
             (0x13, Cfa::Register { register, .. }) => {
                 Cfa::Register { register, offset: self.factored_signed(reader)? }
             }
-            (0x0f, _) => {
+            (0x0e, Cfa::Expression { rule, .. }) => {
+                Cfa::Expression { rule, offset: i64::try_from(reader.uleb()?).ok()? }
+            }
+            (0x13, Cfa::Expression { rule, .. }) => {
+                Cfa::Expression { rule, offset: self.factored_signed(reader)? }
+            }
+            (0x0f, before) => {
                 let length = reader.uleb()?;
                 let bytes = reader.take(length)?;
-                expression::cfa(bytes, self.dialect.architecture).map_or(Cfa::Unsupported, Cfa::Expression)
+                let offset = match before {
+                    Cfa::Register { offset, .. } | Cfa::Expression { offset, .. } => offset,
+                    Cfa::Unset => 0,
+                };
+                Cfa::Expression { rule: expression::cfa(bytes, self.dialect.architecture), offset }
             }
             // Half of a register rule changed while there is none.
             _ => return None,
@@ -368,5 +384,91 @@ impl<'a> Machine<'a> {
         };
         self.state.set(register, column, self.dialect);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dialect, Program, State, initial_state, run};
+    use crate::unwind::eh_frame::PointerEncoding;
+    use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule};
+
+    const RBP: u8 = 6;
+
+    fn rules(architecture: Architecture, instructions: &[u8]) -> Vec<(u64, Rule)> {
+        let (return_register, initial) = match architecture {
+            Architecture::X86_64 => (16, &b"\x0c\x07\x08\x90\x01"[..]),
+            Architecture::Aarch64 => (30, &b"\x0c\x1f\x00"[..]),
+        };
+        let dialect = Dialect {
+            architecture,
+            code_alignment: 1,
+            data_alignment: -8,
+            return_register,
+            encoding: PointerEncoding::ABSOLUTE,
+        };
+        let initial = initial_state(initial, &dialect).unwrap();
+        let program = Program {
+            instructions,
+            instructions_address: 0,
+            dialect: &dialect,
+            initial: &initial,
+            range: 0x1000..0x1100,
+        };
+        let mut found = Vec::new();
+        let outcome = run(&program, &mut Vec::new(), |address, state: &State| {
+            found.push((address - 0x1000, state.rule(architecture).unwrap_or(Rule::Unknown)));
+        });
+        assert_eq!(outcome, Ok(()));
+        found
+    }
+
+    fn frame(cfa: CfaRule, fp: FpRule, ra: RaRule) -> Rule {
+        Rule::Frame { cfa, fp, ra }
+    }
+
+    #[test]
+    fn knows_a_return_address_in_a_register_as_vfork_has_it() {
+        // pop rdi; def_cfa_offset 0; register rip, rdi
+        let found = rules(Architecture::X86_64, b"\x41\x0e\x00\x09\x10\x05");
+        assert_eq!(found[1].1, frame(CfaRule::Sp(0), FpRule::Unchanged, RaRule::Register(5)));
+    }
+
+    #[test]
+    fn knows_realigned_stacks() {
+        // def_cfa r10, 0; then cfa = *(rbp - 8), rbp at *(rbp)
+        let found = rules(Architecture::X86_64, b"\x0c\x0a\x00\x45\x0f\x03\x76\x78\x06\x10\x06\x02\x76\x00");
+        let register = CfaRule::Register { register: 10, offset: 0 };
+        assert_eq!(found[0].1, frame(register, FpRule::Unchanged, RaRule::AtCfa(-8)));
+        let deref = CfaRule::DerefFp { offset: -8, add: 0 };
+        assert_eq!(found[1].1, frame(deref, FpRule::AtFp(0), RaRule::AtCfa(-8)));
+    }
+
+    #[test]
+    fn keeps_the_offset_that_is_set_under_an_expression() {
+        let found = rules(Architecture::X86_64, b"\x0f\x03\x77\x08\x06\x41\x0e\x20\x41\x0d\x06");
+        assert_eq!(found[1].1, found[0].1);
+        assert_eq!(found[2].1, frame(CfaRule::Fp(32), FpRule::Unchanged, RaRule::AtCfa(-8)));
+    }
+
+    #[test]
+    fn restores_what_was_remembered_and_what_the_common_entry_says() {
+        let found = rules(
+            Architecture::X86_64,
+            &[0x41, 0x0e, 16, 0x86, 2, 0x0a, 0x41, 0x0e, 8, 0xc0 | RBP, 0x41, 0x0b],
+        );
+        let pushed = frame(CfaRule::Sp(16), FpRule::AtCfa(-16), RaRule::AtCfa(-8));
+        let plain = frame(CfaRule::Sp(8), FpRule::Unchanged, RaRule::AtCfa(-8));
+        assert_eq!(found, [(0, plain), (1, pushed), (2, plain), (3, pushed)]);
+    }
+
+    #[test]
+    fn reads_arm64_with_signed_return_addresses() {
+        // negate_ra_state; stp x29, x30, [sp, -32]!
+        let found = rules(Architecture::Aarch64, b"\x44\x2d\x44\x0e\x20\x9d\x04\x9e\x03");
+        let leaf = frame(CfaRule::Sp(0), FpRule::Unchanged, RaRule::LinkRegister);
+        assert_eq!(found[0].1, leaf);
+        assert_eq!(found[1].1, leaf);
+        assert_eq!(found[2].1, frame(CfaRule::Sp(32), FpRule::AtCfa(-32), RaRule::AtCfa(-24)));
     }
 }
