@@ -38,9 +38,9 @@ node_modules/.package-lock.json: package.json package-lock.json
 	npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
-deny: ## Licences and advisories of all dependencies
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
-	else echo "cargo-deny is not installed: licences not checked (cargo install cargo-deny --locked)"; fi
+deny: ## Licences and sources of all dependencies
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny"; $(CARGO) install --quiet --locked cargo-deny; }
+	cargo deny --locked --log-level error check licenses bans sources
 
 test: setup-test check ## Every test; what needs root, Chromium or a kernel feature says so when it cannot run
 	$(CARGO) test --locked

@@ -36,6 +36,8 @@ use crate::net::Shutdown;
 
 /// How long the last batches may take to be delivered after the end.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
+/// How often somebody who waits for the agent's end looks after its thread.
+const LOOK_AFTER_THREAD: Duration = Duration::from_millis(500);
 
 /// Why the agent cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +156,13 @@ impl AgentHandle {
     #[must_use]
     pub fn executables(&self) -> Arc<Executables> {
         Arc::clone(&self.executables)
+    }
+
+    /// Ends when the agent's thread has ended: after a shutdown, or because it died.
+    pub async fn ended(&self) {
+        while !self.thread.is_finished() {
+            tokio::time::sleep(LOOK_AFTER_THREAD).await;
+        }
     }
 
     /// Waits for the end: the thread's, then that of the last delivery, for a bounded time.

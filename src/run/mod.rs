@@ -1,8 +1,15 @@
 //! The only place that knows all roles: resolves, builds, joins and stops them in order.
 
+mod about;
+mod adapters;
+mod agent_part;
+mod all_in_one;
 mod failure;
+mod lifecycle;
 mod resolve;
 mod roles;
+mod stack;
+mod summary;
 
 pub use failure::Failure;
 

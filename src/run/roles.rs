@@ -1,27 +1,98 @@
 //! One function per role: resolve, build, run, stop.
 
-use crate::cli::{AgentArgs, AllInOneArgs, Role, ServerArgs, WebArgs};
-use crate::config::SymbolizerSection;
+use std::sync::Arc;
 
-use super::Failure;
+use crate::cli::{AgentArgs, AllInOneArgs, Role, ServerArgs, WebArgs};
+use crate::collector::Ingest;
+use crate::config::{CollectorSection, OutputSection, SymbolizerSection};
+use crate::net::Shutdown;
+use crate::store::Reader;
+use crate::telemetry::{self, LogStyle};
+use crate::web::PageOnly;
+
+use super::lifecycle::{self, StopSignals};
 use super::resolve::{self, Outcome};
+use super::stack::{self, Page, Task};
+use super::summary::Summary;
+use super::{Failure, all_in_one};
 
 pub(super) fn all_in_one(args: &AllInOneArgs) -> Result<(), Failure> {
-    let Outcome::Run(_section) = resolve::all_in_one(args, true)? else { return Ok(()) };
-    Ok(())
+    telemetry::init(LogStyle::Agent, args.verbose);
+    let Outcome::Run(section) = resolve::all_in_one(args, is_root())? else { return Ok(()) };
+    if args.repair {
+        let mut summary = Summary::default();
+        summary.line("repaired", stack::repair_store(&section.store)?);
+        summary.print();
+        return Ok(());
+    }
+    lifecycle::runtime()?.block_on(all_in_one::run(section))
 }
 
 pub(super) fn agent(args: &AgentArgs) -> Result<(), Failure> {
+    if args.version || args.copyright {
+        super::about::print(args.copyright);
+        return Ok(());
+    }
+    telemetry::init(LogStyle::Agent, args.verbose);
     let Outcome::Run(_section) = resolve::agent(args)? else { return Ok(()) };
     Ok(())
 }
 
-pub(super) fn collector(_args: &ServerArgs) -> Result<(), Failure> {
-    Ok(())
+pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
+    telemetry::init(LogStyle::Server, false);
+    let section = match resolve::server::<CollectorSection>(args, CollectorSection::DEFAULT_FILE)? {
+        Outcome::Checked => return Ok(()),
+        Outcome::Run(section) => section,
+    };
+    let OutputSection::Embedded(output) = &section.output else {
+        return Err(Failure::Usage(
+            "error: output.elasticsearch: writing to Elasticsearch is not built yet\n\
+             hint: store on this machine with -E output.embedded.data_dir=/var/lib/everflame (and no output.elasticsearch)"
+                .into(),
+        ));
+    };
+    lifecycle::runtime()?.block_on(async {
+        let mut signals = StopSignals::register()?;
+        let store = stack::open_store(&output.store)?;
+        let reader: Arc<dyn Reader> = store.clone();
+        let ingest = Arc::new(Ingest::new(store.clone()));
+        let collector = stack::bind_collector(&section, &ingest, reader).await?;
+        tracing::info!(address = %collector.address(), "taking OTLP profiles, gRPC and HTTP");
+        let shutdown = Shutdown::new();
+        let mut task = Task::spawn("collector", shutdown.clone(), collector.serve(shutdown));
+        let ended = tokio::select! {
+            signal = signals.next() => { tracing::info!(signal, "stopping"); None }
+            how = task.ended() => Some(how),
+        };
+        if ended.is_none() {
+            task.stop().await;
+        }
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
+        ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
+    })
 }
 
-pub(super) fn web(_args: &WebArgs) -> Result<(), Failure> {
-    Ok(())
+pub(super) fn web(args: &WebArgs) -> Result<(), Failure> {
+    telemetry::init(LogStyle::Server, false);
+    let Outcome::Run(section) = resolve::web(args, is_root())? else { return Ok(()) };
+    lifecycle::runtime()?.block_on(async {
+        let mut signals = StopSignals::register()?;
+        let store = stack::open_store(&section.store)?;
+        let page = Page::bind(&section.web).await?;
+        tracing::info!(page = page.url, "serving");
+        let mut task = page.spawn(&section.web, store.clone(), Arc::new(PageOnly), &Shutdown::new());
+        let ended = tokio::select! {
+            signal = signals.next() => { tracing::info!(signal, "stopping"); None }
+            how = task.ended() => Some(how),
+        };
+        if ended.is_none() {
+            task.stop().await;
+        }
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
+        ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
+    })
 }
 
 pub(super) fn symbolizer(args: &ServerArgs) -> Result<(), Failure> {
@@ -29,4 +100,15 @@ pub(super) fn symbolizer(args: &ServerArgs) -> Result<(), Failure> {
         Outcome::Checked => Ok(()),
         Outcome::Run(_) => Err(Failure::not_built_yet(Role::Symbolizer)),
     }
+}
+
+/// Whether this process runs as root; `/proc` says so without a system call of our own.
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+            line.split_whitespace().nth(1)?.parse::<u32>().ok()
+        })
+        .is_some_and(|uid| uid == 0)
 }

@@ -12,6 +12,7 @@ mod params;
 mod rim;
 mod roles;
 mod routes;
+mod service;
 mod state;
 mod token;
 mod turn;
@@ -21,6 +22,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 
 pub use roles::{AgentStatus, CollectorStatus, Counter, PageOnly, RoleStatus};
+pub use service::service;
 pub use state::{Clock, Parts, WebState};
 pub use token::AccessToken;
 

@@ -1,0 +1,11 @@
+//! Whole scenes: the real program, real processes, a real kernel, a real disk. Each prints the whole scene when it fails.
+//!
+//! What needs root or a kernel feature says so when it cannot run; with `CI=true` that is a failure.
+
+mod all_in_one;
+mod browser;
+mod http;
+mod programs;
+mod roles;
+mod scene;
+mod shares;
