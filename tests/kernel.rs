@@ -11,6 +11,7 @@
 mod scene;
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use everflame::agent::bpf::{EndReason, Object, Sampler, SamplerSettings};
@@ -291,5 +292,49 @@ fn verifier_has_little_to_walk() {
         let statistics = scene.sampler.run_statistics().unwrap();
         eprintln!("{} object: {statistics:?}", object.name());
         assert!(statistics.verified_instructions < 20_000, "{statistics:?}");
+    }
+}
+
+#[test]
+fn process_of_32_bits_says_so() {
+    let Some(_turn) = turn() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (source, path) = (directory.path().join("loop.s"), directory.path().join("loop"));
+    fs::write(&source, ".globl _start\n_start: jmp _start\n").unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-m32", "-nostdlib", "-static", "-no-pie", "-o"]).arg(&path).arg(&source);
+    let built = compiler.status().is_ok_and(|status| status.success());
+    let Some(program) = built.then(|| Program::other(&path)).flatten() else {
+        eprintln!("cannot run here: no 32-bit programs");
+        return;
+    };
+    for object in objects() {
+        let mut scene = Scene::load(object, Some(program.pid()));
+        // In its first moments it may still be the 64-bit process it came from.
+        let samples = scene.collect(50, |sample| sample.comm == "loop");
+        let compat = samples.iter().filter(|sample| sample.end == EndReason::Compat).count();
+        assert!(compat >= 48, "{samples:x?}");
+        scene.check_counters();
+    }
+}
+
+#[test]
+fn kernel_threads_have_no_user_stack() {
+    let Some(_turn) = turn() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    for object in objects() {
+        let mut scene = Scene::load(object, None);
+        // Written pages give the kernel's own threads work.
+        let path = directory.path().join("written");
+        let writer = std::thread::spawn(move || {
+            for _ in 0..20 {
+                fs::write(&path, vec![1; 8 << 20]).unwrap();
+                fs::File::open(&path).unwrap().sync_all().unwrap();
+            }
+        });
+        for sample in scene.collect(3, |sample| sample.end == EndReason::KernelThread) {
+            assert!(sample.user.is_empty() && sample.kernel > 0, "{sample:x?}");
+        }
+        writer.join().unwrap();
     }
 }

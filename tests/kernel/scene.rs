@@ -93,6 +93,12 @@ impl Program {
         Self { child, symbols }
     }
 
+    /// Any other program, without its symbols; `None` where it cannot be executed.
+    pub(crate) fn other(path: &Path) -> Option<Self> {
+        let child = Command::new(path).spawn().ok()?;
+        Some(Self { child, symbols: Symbols(BTreeMap::new()) })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -139,12 +145,16 @@ impl Mapping {
     /// Runtime address minus ELF address.
     pub(crate) fn bias(&self, image: &[u8]) -> u64 {
         let file = object::File::parse(image).unwrap();
+        // A segment need not begin at a page of the file, its mapping does.
         let covers = |segment: &object::Segment<'_, '_>| {
             let (offset, size) = segment.file_range();
-            offset <= self.offset && self.offset < offset + size.max(1)
+            let object::SegmentFlags::Elf { p_flags, .. } = segment.flags() else { return false };
+            let executable = p_flags.0 & object::elf::PF_X.0 != 0;
+            executable && offset & !0xfff <= self.offset && self.offset < offset + size
         };
-        let segment = file.segments().filter(covers).last().unwrap();
-        self.start.wrapping_sub(segment.address() + self.offset - segment.file_range().0)
+        let segment = file.segments().find(covers).unwrap();
+        self.start
+            .wrapping_sub(segment.address().wrapping_add(self.offset).wrapping_sub(segment.file_range().0))
     }
 }
 

@@ -329,12 +329,17 @@ impl<M: Memory> KernelSide for Tables<M> {
 
 /// Two hashes of what the pages will hold.
 fn fingerprint(base: u64, rows: &[Row], numbers: &[u16]) -> Content {
+    const ROWS_AT_ONCE: usize = 512;
     let (mut first, mut second) = (XxHash64::with_seed(1), XxHash64::with_seed(2));
-    for row in rows {
-        let number = numbers.get(usize::from(row.rule)).copied().unwrap_or(rules::UNKNOWN);
-        let key = u64::from(row.offset) << 16 | u64::from(number);
-        first.write_u64(key);
-        second.write_u64(key);
+    let mut keys = Vec::with_capacity(ROWS_AT_ONCE * size_of::<u64>());
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        keys.clear();
+        for row in rows {
+            let number = numbers.get(usize::from(row.rule)).copied().unwrap_or(rules::UNKNOWN);
+            keys.extend_from_slice(&(u64::from(row.offset) << 16 | u64::from(number)).to_le_bytes());
+        }
+        first.write(&keys);
+        second.write(&keys);
     }
     (base, first.finish(), second.finish(), rows.len())
 }
