@@ -7,7 +7,7 @@ use crate::programs::Program;
 use crate::scene::Scene;
 
 /// Searches the program's leaf in the flame graph, zooms to it, and compares the share shown with the API's.
-pub fn drive(scene: &Scene, program: &Program) {
+pub(crate) fn drive(scene: &Scene, program: &Program) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("node_modules/playwright-core").exists() || !Path::new("/usr/bin/chromium").exists() {
         assert!(

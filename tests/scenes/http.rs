@@ -6,18 +6,18 @@ use std::time::Duration;
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// GET with the usual headers.
-pub fn get(address: &str, path: &str) -> io::Result<Answer> {
+pub(crate) fn get(address: &str, path: &str) -> io::Result<Answer> {
     request(address, "GET", path, &[("Host", address)], b"")
 }
 
 /// Any request. Headers are sent as given; `Connection: close` and the length are added.
-pub fn request(
+pub(crate) fn request(
     address: &str,
     method: &str,
     path: &str,
@@ -26,12 +26,11 @@ pub fn request(
 ) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut head = format!("{method} {} HTTP/1.1\r\n", path.replace(' ', "%20").replace('"', "%22"));
+    write!(stream, "{method} {} HTTP/1.1\r\n", path.replace(' ', "%20").replace('"', "%22"))?;
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(stream, "{name}: {value}\r\n")?;
     }
-    head.push_str(&format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()));
-    stream.write_all(head.as_bytes())?;
+    write!(stream, "Connection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
     stream.write_all(body)?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

@@ -2,6 +2,8 @@
 //!
 //! What needs root or a kernel feature says so when it cannot run; with `CI=true` that is a failure.
 
+#![allow(clippy::print_stdout, reason = "scenes tell what they saw")]
+
 mod all_in_one;
 mod browser;
 mod http;

@@ -5,20 +5,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 /// A program to profile: what it is called and which frames its chains have, outermost first.
-pub struct Program {
-    pub name: &'static str,
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
     /// The chain that ends in the leaf through alpha.
-    pub alpha: &'static [&'static str],
+    pub(crate) alpha: &'static [&'static str],
     /// The chain that ends in the leaf through delta.
-    pub delta: &'static [&'static str],
+    pub(crate) delta: &'static [&'static str],
     /// Frames that a complete stack may start with.
-    pub entries: &'static [&'static str],
+    pub(crate) entries: &'static [&'static str],
     build: fn(&Path, &Path) -> Command,
     source: &'static str,
 }
 
 /// C: `-O2 -fomit-frame-pointer`.
-pub const C: Program = Program {
+pub(crate) const C: Program = Program {
     name: "chain-c",
     alpha: &["worker", "run", "alpha", "beta", "gamma_step", "leaf_spin"],
     delta: &["worker", "run", "delta", "leaf_spin"],
@@ -33,7 +33,7 @@ pub const C: Program = Program {
 };
 
 /// Rust: release build without frame pointers.
-pub const RUST: Program = Program {
+pub(crate) const RUST: Program = Program {
     name: "chain-rust",
     alpha: &["chain::run", "chain::alpha", "chain::beta", "chain::gamma_step", "chain::leaf_spin"],
     delta: &["chain::run", "chain::delta", "chain::leaf_spin"],
@@ -48,7 +48,7 @@ pub const RUST: Program = Program {
 };
 
 /// Go.
-pub const GO: Program = Program {
+pub(crate) const GO: Program = Program {
     name: "chain-go",
     alpha: &["main.run", "main.alpha", "main.beta", "main.gammaStep", "main.leafSpin"],
     delta: &["main.run", "main.delta", "main.leafSpin"],
@@ -70,18 +70,16 @@ pub const GO: Program = Program {
 
 /// What the program measured about itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Truth {
-    /// Share of CPU time below alpha, 0 to 1.
-    pub alpha: f64,
-    /// Share of CPU time below delta, 0 to 1.
-    pub delta: f64,
+pub(crate) struct Truth {
+    /// Share of CPU time below alpha, 0 to 1; the rest is below delta.
+    pub(crate) alpha: f64,
     /// CPU time of both.
-    pub cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
 }
 
 impl Program {
     /// Path of the compiled program.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         static FOLDER: OnceLock<PathBuf> = OnceLock::new();
         let folder = FOLDER.get_or_init(|| {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
@@ -100,7 +98,7 @@ impl Program {
     }
 
     /// Starts the program.
-    pub fn start(&self, seconds: u32, threads: u32) -> Running {
+    pub(crate) fn start(&self, seconds: u32, threads: u32) -> Running {
         let child = Command::new(self.path())
             .args([seconds.to_string(), threads.to_string()])
             .stdout(Stdio::piped())
@@ -111,20 +109,15 @@ impl Program {
 }
 
 /// A running program.
-pub struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    /// Process number.
-    pub fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
     /// Waits for the end and takes what it measured.
-    pub fn truth(self) -> Truth {
+    pub(crate) fn truth(self) -> Truth {
         let output = self.0.wait_with_output().expect("the program ends");
         let text = String::from_utf8_lossy(&output.stdout);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} in {text}"));
-        Truth { alpha: number("alpha"), delta: number("delta"), cpu_seconds: number("cpu_seconds") }
+        Truth { alpha: number("alpha"), cpu_seconds: number("cpu_seconds") }
     }
 }

@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a condition may take before the scene fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running everflame with its folder. Killed when dropped; on a panic the log is printed.
-pub struct Scene {
+pub(crate) struct Scene {
     child: Option<Child>,
     /// Folder of the scene: `data`, `log`.
-    pub folder: TempDir,
+    pub(crate) folder: TempDir,
     /// Address of the page, `127.0.0.1:port`.
-    pub web: String,
+    pub(crate) web: String,
     /// Address for OTLP.
-    pub collector: String,
+    pub(crate) collector: String,
 }
 
 /// Path of the program under test.
-pub fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_everflame"))
 }
 
 /// Whether this process may load BPF. Says why not, and fails in CI, where everything has to run.
-pub fn may_profile(test: &str) -> bool {
+pub(crate) fn may_profile(test: &str) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = status
         .lines()
@@ -51,7 +51,7 @@ fn free_port() -> u16 {
 
 impl Scene {
     /// Starts all-in-one with further arguments and waits until it is ready.
-    pub fn all_in_one(arguments: &[&str]) -> Self {
+    pub(crate) fn all_in_one(arguments: &[&str]) -> Self {
         let mut scene = Self {
             child: None,
             folder: TempDir::new().expect("a temporary folder"),
@@ -63,7 +63,7 @@ impl Scene {
     }
 
     /// Starts the process again on the same folder and ports.
-    pub fn start(&mut self, arguments: &[&str]) {
+    pub(crate) fn start(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let child = Command::new(program())
             .args(["all-in-one", "--data-dir"])
@@ -83,7 +83,7 @@ impl Scene {
     }
 
     /// Folder of the store.
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -92,12 +92,12 @@ impl Scene {
     }
 
     /// Everything the process printed so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// Waits until `condition` holds; fails with the whole scene.
-    pub fn wait(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+    pub(crate) fn wait(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         let start = Instant::now();
         while !condition() {
             if let Some(status) =
@@ -111,7 +111,7 @@ impl Scene {
     }
 
     /// As [`Scene::wait`], for conditions that ask the scene itself.
-    pub fn wait_with(&mut self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+    pub(crate) fn wait_with(&mut self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {
             assert!(start.elapsed() < DEADLINE, "{what} took longer than {DEADLINE:?}\n{}", self.log());
@@ -120,7 +120,7 @@ impl Scene {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("a running process");
         signal(child.id(), "TERM");
         let start = Instant::now();
@@ -137,12 +137,12 @@ impl Scene {
     }
 
     /// Process number.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running process").id()
     }
 
     /// JSON answer of the query API; fails with the whole scene.
-    pub fn api(&self, path: &str) -> serde_json::Value {
+    pub(crate) fn api(&self, path: &str) -> serde_json::Value {
         let answer =
             crate::http::get(&self.web, path).unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.log()));
         assert_eq!(answer.status, 200, "{path}: {}\n{}", answer.body, self.log());
@@ -163,14 +163,14 @@ impl Drop for Scene {
 }
 
 /// Sends a signal by name.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     // The shell has kill built in; a small system may lack the program.
     let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("sh runs");
     assert!(status.success(), "kill -{name} {pid}: {status}");
 }
 
 /// Runs the program with arguments to its end.
-pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut child = Command::new(program())
         .args(arguments)
         .envs(environment.iter().copied())

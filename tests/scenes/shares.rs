@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 /// Columns of an answer, with names looked up.
-pub struct Graph {
-    pub samples: u64,
-    pub complete: u64,
+pub(crate) struct Graph {
+    pub(crate) samples: u64,
+    pub(crate) complete: u64,
     parent: Vec<usize>,
     own: Vec<u64>,
     names: Vec<String>,
@@ -22,7 +22,7 @@ fn column<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
 
 impl Graph {
     /// Reads an answer of `/api/v1/flamegraph`.
-    pub fn new(answer: &Value) -> Self {
+    pub(crate) fn new(answer: &Value) -> Self {
         let strings = column(&answer["strings"], |v| v.as_str().map(str::to_owned));
         let function_names = column(&answer["functions"]["name"], Value::as_u64);
         let nodes = &answer["nodes"];
@@ -51,12 +51,12 @@ impl Graph {
     }
 
     /// Every stack with its samples.
-    pub fn stacks(&self) -> impl Iterator<Item = (Vec<&str>, u64)> {
+    pub(crate) fn stacks(&self) -> impl Iterator<Item = (Vec<&str>, u64)> {
         self.own.iter().enumerate().filter(|(_, own)| **own > 0).map(|(node, own)| (self.path(node), *own))
     }
 
     /// Samples whose stack passes through `chain` in this order without anything between.
-    pub fn through(&self, chain: &[&str]) -> u64 {
+    pub(crate) fn through(&self, chain: &[&str]) -> u64 {
         self.stacks()
             .filter(|(path, _)| path.windows(chain.len()).any(|w| w == chain))
             .map(|(_, own)| own)
@@ -64,7 +64,7 @@ impl Graph {
     }
 
     /// The largest stacks, for messages.
-    pub fn largest(&self, count: usize) -> String {
+    pub(crate) fn largest(&self, count: usize) -> String {
         let mut stacks: Vec<_> = self.stacks().collect();
         stacks.sort_by_key(|(_, own)| std::cmp::Reverse(*own));
         stacks.iter().take(count).map(|(path, own)| format!("{own:>6}  {}\n", path.join(" > "))).collect()
@@ -73,7 +73,7 @@ impl Graph {
 
 /// Whether `hits` of `samples` can come from a true share, at 99 %: the normal interval with continuity correction
 /// (z = 2.576), wide enough for the handful of samples at the edges of the run.
-pub fn inside_99_percent(hits: u64, samples: u64, share: f64) -> bool {
+pub(crate) fn inside_99_percent(hits: u64, samples: u64, share: f64) -> bool {
     let n = samples as f64;
     (hits as f64 - n * share).abs() <= 2.576 * (n * share * (1.0 - share)).sqrt() + 0.5
 }

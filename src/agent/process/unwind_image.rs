@@ -40,12 +40,15 @@ const TABLES: [&[u8]; 6] = [
 /// `SHF_ALLOC`.
 const ALLOCATED: u64 = 2;
 
-/// Length of the 64-bit file header, and where in it stand `e_entry`, `e_shoff` and `e_shstrndx`. Files of 32 bits get
+/// Length of the 64-bit file header, and where in it stand `e_entry`, `e_phoff`, `e_shoff` and `e_shstrndx`. Files of 32 bits get
 /// no table, so nothing is lost if these fields mean something else there.
 const FILE_HEADER_BYTES: u64 = 64;
 const ENTRY_AT: u64 = 24;
+const PROGRAM_HEADERS_AT: u64 = 32;
 const SECTION_HEADERS_AT: u64 = 40;
 const NAMES_INDEX_AT: u64 = 62;
+/// Length of a 64-bit program header.
+const PROGRAM_HEADER_BYTES: u64 = 56;
 /// Length of a 64-bit section header.
 const SECTION_HEADER_BYTES: u64 = 64;
 
@@ -79,6 +82,13 @@ pub(crate) fn build(file: File) -> std::result::Result<UnwindTable, NoTable> {
 fn parts(elf: &Elf) -> Result<Vec<Range<u64>>> {
     let mut parts = Vec::with_capacity(64);
     parts.push(0..HEADER_BYTES);
+    // The file header tells where the headers of segments and sections stand and where the program begins. Optimisers
+    // that rewrite finished programs (BOLT) move the segments' headers away from the beginning.
+    let header = elf.image().window("ELF header", FileOffset(0), FILE_HEADER_BYTES, FILE_HEADER_BYTES)?;
+    let header = Bytes(&header);
+    if let Some(offset) = header.u64(PROGRAM_HEADERS_AT) {
+        parts.push(offset..offset.saturating_add(elf.segments().len() as u64 * PROGRAM_HEADER_BYTES));
+    }
     let sections = elf.sections()?;
     if sections.all().is_empty() {
         let loads = elf.segments().iter().filter(|segment| segment.is_load());
@@ -102,9 +112,7 @@ fn parts(elf: &Elf) -> Result<Vec<Range<u64>>> {
             parts.push(range(section, section.bytes));
         }
     }
-    // Section headers and names stand at the end of the file; the file header tells where, and where the program begins.
-    let header = elf.image().window("ELF header", FileOffset(0), FILE_HEADER_BYTES, FILE_HEADER_BYTES)?;
-    let header = Bytes(&header);
+    // Section headers and names stand at the end of the file.
     if let Some(offset) = header.u64(SECTION_HEADERS_AT) {
         parts.push(offset..offset.saturating_add(sections.all().len() as u64 * SECTION_HEADER_BYTES));
     }
@@ -142,6 +150,25 @@ mod tests {
             sparse.rows.len()
         );
         assert!(sparse.rules.contains(&Rule::Stop));
+    }
+
+    /// The compiler's own libraries come rewritten by BOLT: segment headers in the middle, two code segments.
+    #[test]
+    fn rewritten_libraries_of_the_compiler_have_the_same_table() {
+        let sysroot =
+            std::process::Command::new("rustc").args(["--print", "sysroot"]).output().unwrap().stdout;
+        let folder = std::path::PathBuf::from(String::from_utf8(sysroot).unwrap().trim()).join("lib");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("librustc_driver") {
+                let table = build(File::open(&path).unwrap()).unwrap();
+                let whole = unwind::from_elf(&std::fs::read(&path).unwrap()).unwrap();
+                assert!(table.rows.len() > 100_000 && table == whole, "{}", path.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 0, "no compiler library found");
     }
 
     #[test]
