@@ -255,7 +255,7 @@ fn a_wrong_token_and_a_malformed_export_are_refused_and_the_connection_survives(
             .expect("an answer")
     };
     assert_eq!(post("wrong", b"").status, 401);
-    let malformed = post("right", b"\x0a\xff\xff\xff\xff\x0f");
+    let malformed = post("right", b"\x0a\x02\x12\x05");
     assert_eq!(malformed.status, 400, "{malformed:?}");
     assert!(malformed.body.contains("resource_profiles"), "{malformed:?}");
     assert_eq!(post("right", b"").status, 200);

@@ -6,6 +6,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
+/** Waits for a condition; fails with its name. */
+async function until(condition, what) {
+  const deadline = Date.now() + 20_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`took too long: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 const [address, filter, wanted, screenshot] = process.argv.slice(2);
 const browser = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const profile = mkdtempSync(join(tmpdir(), "everflame-browser-"));
@@ -33,22 +42,26 @@ try {
   await page.waitForFunction(() => /sample/.test(document.querySelector("#honest")?.textContent ?? ""), null, { timeout: 30_000 });
   const firstPicture = Date.now() - started;
 
+  const result = page.locator(".search-result");
+  const shows = (pattern) => until(async () => pattern.test((await result.textContent()) ?? ""), `the search shows ${pattern}`);
+  const parameter = (name) => new URL(page.url()).searchParams.get(name);
+
+  await page.locator(".graph-stage").focus();
   await page.keyboard.press("/");
   await page.keyboard.type(wanted);
-  const result = page.locator(".search-result");
-  await page.waitForFunction(() => /%/.test(document.querySelector(".search-result")?.textContent ?? ""), null, { timeout: 10_000 });
+  await shows(/%/);
   const share = await result.textContent();
   if (screenshot) await page.screenshot({ path: screenshot });
 
   // Enter goes to the first match; on the graph, Enter zooms to the selected box.
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => new URLSearchParams(location.search).get("sel"), null, { timeout: 10_000 });
-  await page.locator(".graph-stage, .stage, canvas").first().focus();
+  await shows(/^1 of /);
+  await page.locator(".graph-stage").focus();
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => new URLSearchParams(location.search).get("zoom"), null, { timeout: 10_000 });
+  await until(() => parameter("zoom") !== null, "the URL names the zoom");
   const zoomed = page.url();
   await page.goBack();
-  await page.waitForFunction(() => !new URLSearchParams(location.search).get("zoom"), null, { timeout: 10_000 });
+  await until(() => parameter("zoom") === null, "back leaves the zoom");
 
   console.log(JSON.stringify({ share, zoomed, honest: await page.locator("#honest").textContent(), firstPicture, mistakes }));
 } finally {

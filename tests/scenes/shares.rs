@@ -67,7 +67,9 @@ impl Graph {
     pub(crate) fn largest(&self, count: usize) -> String {
         let mut stacks: Vec<_> = self.stacks().collect();
         stacks.sort_by_key(|(_, own)| std::cmp::Reverse(*own));
-        stacks.iter().take(count).map(|(path, own)| format!("{own:>6}  {}\n", path.join(" > "))).collect()
+        let lines: Vec<String> =
+            stacks.iter().take(count).map(|(path, own)| format!("{own:>6}  {}", path.join(" > "))).collect();
+        lines.join("\n")
     }
 }
 
