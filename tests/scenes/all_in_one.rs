@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::programs::{C, GO, Program, RUST, Truth};
 use crate::scene::{Scene, may_profile};
-use crate::shares::{Graph, inside_99_percent};
+use crate::shares::{Graph, TOO_FAR, deviation};
 
 /// Samples per second and CPU: enough for tight intervals in a short run.
 const HZ: &str = "97";
@@ -52,19 +52,21 @@ fn check(scene: &mut Scene, program: &Program, truth: Truth) {
     let (alpha, delta) = (graph.through(program.alpha), graph.through(program.delta));
     let complete = graph.complete as f64 / graph.samples as f64;
     let branches = alpha + delta;
+    let deviation = deviation(alpha, branches, truth.alpha);
     println!(
-        "{:<12} {:>7} samples, {:>6.2} % of the CPU time expected, {:>6.2} % complete, alpha {:.4} (true {:.4}), in both chains {:.2} %",
+        "{:<11} {:>6} samples, {:>6.2} % of those expected, {:>6.2} % complete, {:>6.2} % in a known chain, share of alpha {:.4}, true {:.4}: {deviation:.2} σ, {} the 99 % interval",
         program.name,
         graph.samples,
         graph.samples as f64 / expected * 100.0,
         complete * 100.0,
+        branches as f64 / graph.samples as f64 * 100.0,
         alpha as f64 / branches as f64,
         truth.alpha,
-        branches as f64 / graph.samples as f64 * 100.0,
+        if deviation < 2.58 { "inside" } else { "outside" },
     );
     assert!(complete >= 0.99, "{}: complete {complete}\n{}", program.name, graph.largest(20));
     assert!(
-        inside_99_percent(alpha, branches, truth.alpha),
+        deviation < TOO_FAR,
         "{}: alpha {alpha} of {branches}, true share {}\n{}",
         program.name,
         truth.alpha,

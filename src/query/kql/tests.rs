@@ -1,3 +1,5 @@
+//! Filters as people write them: trees, messages, round trips.
+
 use proptest::prelude::*;
 
 use super::*;
