@@ -33,7 +33,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("parquet", &["store/embedded/"]),
     ("figment", &["config/"]),
     ("clap", &["cli/"]),
-    ("prost", &["wire/"]),
     ("tonic", &["wire/", "collector/otlp"]),
     ("axum", &["web/", "collector/", "net/", "wire/otlp/"]),
     ("gimli", &["unwind/", "symbols/"]),
