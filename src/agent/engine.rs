@@ -21,9 +21,13 @@ use crate::net::Shutdown;
 const SLOW_DRAIN: Duration = Duration::from_millis(250);
 /// Shortest one, when the ring fills fast.
 const FAST_DRAIN: Duration = Duration::from_millis(50);
-/// Pause after a look at the side-band: what comes meanwhile is taken together. A process that runs for longer than
-/// this has its mappings in the kernel side for the rest of its life, and a fork storm costs 200 looks a second at most.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(5);
+/// Pause after a look at the side-band: what comes meanwhile is taken together. Short, because a process whose mappings
+/// the kernel side does not know yet has incomplete stacks, and many live for a millisecond or two.
+const SHORT_PAUSE: Duration = Duration::from_micros(500);
+/// Pause while looking costs more than [`FOLLOW_SHARE`]: a fork storm.
+const LONG_PAUSE: Duration = Duration::from_millis(10);
+/// CPU time that looking may take before pauses become long: 1 % of one CPU, measured over a second.
+const FOLLOW_SHARE: u64 = 100;
 /// Time between two looks at counters, memory and CPUs.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// How long the first samples wait for the tables of the busiest processes.
@@ -102,13 +106,14 @@ impl Engine {
         let mut next_drain_ns = now_ns + nanos(self.drain_every);
         let mut next_status_ns = now_ns + nanos(STATUS_PERIOD);
         let mut window_end_ns = now_ns + self.window_length_ns();
+        let mut pace = Pace::default();
         while !shutdown.is_cancelled() {
             let now_ns = monotonic_ns();
             let wait = Duration::from_nanos(next_drain_ns.saturating_sub(now_ns));
             match self.waits.wait(self.follower.descriptors(), wait) {
                 Ok(true) => {
                     self.follower.follow(&mut self.tables, self.converter.names());
-                    std::thread::sleep(FOLLOW_PAUSE);
+                    std::thread::sleep(pace.pause(monotonic_ns(), self.follower.counts().cpu_ns));
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -228,6 +233,8 @@ impl Engine {
         }));
         list.extend([
             ("stacks_known", self.converter.hits),
+            ("side_band_looks", follow.looks),
+            ("side_band_cpu_us", follow.cpu_ns / 1000),
             ("side_band_records", follow.events),
             ("side_band_lost", follow.lost),
             ("side_band_malformed", follow.malformed),
@@ -285,6 +292,25 @@ fn next_pause(pause: Duration, waiting: u64, ring_bytes: u64) -> Duration {
     }
 }
 
+/// How often the side-band is looked at.
+#[derive(Debug, Default)]
+struct Pace {
+    since_ns: u64,
+    cpu_before_ns: u64,
+}
+
+impl Pace {
+    /// Pause after a look, given the CPU time that all looks took so far.
+    fn pause(&mut self, now_ns: u64, cpu_ns: u64) -> Duration {
+        const PERIOD_NS: u64 = 1_000_000_000;
+        if now_ns.saturating_sub(self.since_ns) >= PERIOD_NS {
+            *self = Self { since_ns: now_ns, cpu_before_ns: cpu_ns };
+        }
+        let spent_ns = cpu_ns.saturating_sub(self.cpu_before_ns);
+        if spent_ns > PERIOD_NS / FOLLOW_SHARE { LONG_PAUSE } else { SHORT_PAUSE }
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -292,6 +318,16 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looking_has_a_budget() {
+        let mut pace = Pace::default();
+        let second = 1_000_000_000;
+        assert_eq!(pace.pause(second, 50_000_000), SHORT_PAUSE);
+        assert_eq!(pace.pause(second + 1, 60_000_000), SHORT_PAUSE);
+        assert_eq!(pace.pause(second + 2, 60_000_001), LONG_PAUSE);
+        assert_eq!(pace.pause(2 * second, 70_000_000), SHORT_PAUSE);
+    }
 
     #[test]
     fn pause_follows_the_ring() {

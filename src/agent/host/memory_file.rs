@@ -21,6 +21,16 @@ pub fn memory_file(name: &std::ffi::CStr, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// Gives memory that was freed back to the system. Worth its while after large tables: the allocator keeps what it once
+/// had, and the agent promises to stay small.
+pub fn release_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number and touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;

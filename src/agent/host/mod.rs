@@ -15,7 +15,7 @@ use std::fs;
 use std::sync::Arc;
 
 pub use identity::{Environment, host_id};
-pub use memory_file::memory_file;
+pub use memory_file::{memory_file, release_freed_memory};
 
 /// What is reported about this machine with each sample.
 #[derive(Clone, Debug, PartialEq, Eq)]

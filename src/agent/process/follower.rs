@@ -17,7 +17,7 @@ use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
 use super::procfs;
 use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
 use super::table_builder::{TableBuilder, TableCounts};
-use crate::agent::host::clock::monotonic_ns;
+use crate::agent::host::clock::{monotonic_ns, thread_cpu_ns};
 use crate::agent::kernel_symbols::KernelNames;
 use crate::model::FileId;
 
@@ -35,6 +35,10 @@ const SAMPLED_HEAT: i64 = 1 << 40;
 /// Counts of the process room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FollowCounts {
+    /// Times that the side-band was looked at.
+    pub(crate) looks: u64,
+    /// CPU time that this took, nanoseconds.
+    pub(crate) cpu_ns: u64,
     /// Side-band records applied.
     pub(crate) events: u64,
     /// Side-band records that the kernel could not deliver.
@@ -100,7 +104,7 @@ impl Follower {
     /// Takes all events, publishes finished tables, tells the kernel side. On return every event up to the time of the
     /// call is applied.
     pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
-        let now_ns = monotonic_ns();
+        let (now_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         self.executables.set_time(now_ns);
         let mut resolver =
             FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0 };
@@ -130,6 +134,8 @@ impl Follower {
         }
         self.publish(kernel);
         self.flush(kernel);
+        self.counts.looks += 1;
+        self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
     }
 
     /// Time up to which all events are applied.

@@ -16,6 +16,7 @@ use super::executable::Executable;
 use super::executables::Executables;
 use super::kernel_side::{KernelSide, KernelSideError, TableId};
 use super::unwind_image::{self, NoTable};
+use crate::agent::host::release_freed_memory;
 use crate::model::FileId;
 use crate::unwind::UnwindTable;
 
@@ -299,7 +300,11 @@ fn work(shared: &Shared, executables: &Executables, mut ring: io::PipeWriter) {
         let mut queue = shared.queue.lock();
         queue.in_work -= 1;
         queue.finished.push((executable.file_id, table));
+        let calm = queue.waiting.is_empty() && queue.in_work == 0;
         drop(queue);
+        if calm {
+            release_freed_memory();
+        }
         // One byte per finished table; the pipe holds 64 KiB, far more than MAX_FINISHED.
         let _ = ring.write_all(&[0]);
     }

@@ -24,8 +24,8 @@ const CODE_HEAD_BYTES: u64 = 64 << 10;
 const MAX_DATA_BYTES: u64 = 8 << 20;
 /// Files without section headers are copied by segment up to this size in total.
 const MAX_SEGMENTS_BYTES: u64 = 64 << 20;
-/// File header and as many program headers as fit.
-const HEADER_BYTES: u64 = 64 << 10;
+/// File header, and program headers where linkers put them.
+const HEADER_BYTES: u64 = 4096;
 /// Code around the entry point.
 const ENTRY_BYTES: u64 = 4096;
 /// Sections whose content is the unwind information.
@@ -180,5 +180,21 @@ mod tests {
                 assert!(table == whole, "{} differs from the whole file", range.path.display());
             }
         }
+    }
+
+    #[test]
+    fn program_headers_may_stand_at_the_end_of_the_file() {
+        // As an optimiser of finished programs leaves them behind.
+        let mut bytes = std::fs::read("/bin/sleep").unwrap();
+        let at = usize::try_from(Bytes(&bytes).u64(PROGRAM_HEADERS_AT).unwrap()).unwrap();
+        let headers = bytes[at..at + usize::from(Bytes(&bytes).u16(56).unwrap()) * 56].to_vec();
+        bytes[at..at + headers.len()].fill(0);
+        bytes.resize(bytes.len().next_multiple_of(8).max(1 << 20), 0);
+        let new_at = bytes.len() as u64;
+        bytes.extend(headers);
+        bytes[32..40].copy_from_slice(&new_at.to_le_bytes());
+        let file = crate::agent::host::memory_file(c"moved", &bytes).unwrap();
+        let table = build(file).unwrap();
+        assert_eq!(table, unwind::from_elf(&std::fs::read("/bin/sleep").unwrap()).unwrap());
     }
 }

@@ -163,8 +163,11 @@ impl Converter {
         }
         // With a gap the outermost frames are there: nothing is missing at the root.
         let place = last.map(|mapping| &**mapping.name());
+        // The kernel side knew no mapping where one is: the process has just begun or mapped it.
+        let late = raw.end == EndReason::NoMapping && last.is_some();
+        let end = if late { EndReason::UnknownProcess } else { raw.end };
         let whole = raw.end == EndReason::TooDeep && raw.gap_at > 0;
-        if let Some(text) = marks::at_root(raw.end, place).filter(|_| !whole) {
+        if let Some(text) = marks::at_root(end, place).filter(|_| !whole) {
             frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &text));
         }
         self.scratch = frames;

@@ -10,7 +10,7 @@ pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>
     let place = place.unwrap_or("unknown memory");
     let text = match reason {
         EndReason::Complete | EndReason::KernelThread => return None,
-        EndReason::UnknownProcess => "[truncated: process not known yet]".into(),
+        EndReason::UnknownProcess => "[truncated: process or mapping not known yet]".into(),
         EndReason::NoMapping => "[truncated: caller lies in no executable mapping]".into(),
         EndReason::NoTable => format!("[truncated: no unwind table for {place}]"),
         EndReason::NoRule => format!("[truncated: no unwind rule in {place}]"),

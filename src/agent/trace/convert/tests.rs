@@ -198,7 +198,7 @@ fn vanished_process_keeps_its_thread_name() {
     scene.sample(&RawTrace { pid: 4_194_305, ..raw(&[], &[UserFrame(0x1000)], EndReason::UnknownProcess) });
     let batch = scene.batch();
     assert_eq!(&*batch.resources[0].executable_name, "worker");
-    assert_eq!(picture(&batch, 0)[1], "abort-marker - [truncated: process not known yet]");
+    assert_eq!(picture(&batch, 0)[1], "abort-marker - [truncated: process or mapping not known yet]");
 }
 
 #[test]
