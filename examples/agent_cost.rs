@@ -14,9 +14,12 @@ use everflame::model::{Batch, FrameKind};
 use everflame::net::Shutdown;
 use parking_lot::Mutex;
 
-/// Samples by mark at the root, and by process.
+/// What was seen.
 #[derive(Default)]
-struct Seen(Mutex<(HashMap<String, u64>, HashMap<String, (u64, u64)>)>);
+struct Seen(Mutex<Totals>);
+
+/// Samples by mark at the root, and all and complete ones by process.
+type Totals = (HashMap<String, u64>, HashMap<String, (u64, u64)>);
 
 #[async_trait]
 impl Sink for Seen {
