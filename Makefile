@@ -50,14 +50,19 @@ test: setup-test check ## Every test; what needs root, Chromium or a kernel feat
 test-page: node_modules/.package-lock.json ## Browser scenes of the page
 	node --test tests/web/
 
-bench: setup ## Figures beside their budgets
-	$(CARGO) bench --locked
+# 144 hours of a synthetic host of 32 CPUs are 100 million samples.
+STORE_HOURS ?= 144
 
-truth: setup-test ## Programs with known call chains and shares against what was recorded
-	deploy/truth
+bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short one)
+	$(CARGO) bench --locked --profile profiling --bench budgets
+	EVERFLAME_STORE_HOURS=$(STORE_HOURS) EVERFLAME_STORE_SET=A $(CARGO) bench --locked --profile profiling --bench store
+	EVERFLAME_STORE_HOURS=24 EVERFLAME_STORE_SET=B $(CARGO) bench --locked --profile profiling --bench store
+
+truth: setup-test node_modules/.package-lock.json ## Programs with known call chains and shares against what was recorded (root)
+	EVERFLAME_TRUTH_SECONDS=$(or $(SECONDS_EACH),60) $(CARGO) test --locked --test scenes -- --nocapture known_programs
 
 crash: setup ## Kill the store 100 times while it writes
-	EVERFLAME_CRASH_ROUNDS=100 $(CARGO) test --release --locked --test scenes -- store::crash --nocapture
+	EVERFLAME_CRASH_ROUNDS=100 $(CARGO) test --locked --test store -- crash --nocapture
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -180,12 +180,15 @@ pub(super) mod running {
             if let Err(error) = self.handle.joined().await {
                 tracing::error!("{error}");
             }
-            log_balance(&status.get().counters);
+            let status = status.get();
+            log_balance(&status.counters, status.tick_share);
         }
     }
 
     /// Ticks against what became of them. They are equal, or samples were lost without a reason.
-    fn log_balance(counters: &[(&'static str, u64)]) {
+    ///
+    /// `tick_share` is ticks ÷ (frequency × busy time of `/proc/stat`): below 0.99 the kernel itself skipped some.
+    fn log_balance(counters: &[(&'static str, u64)], tick_share: Option<f64>) {
         let value = |name: &str| counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
         let dropped: u64 =
             counters.iter().filter(|(name, _)| name.starts_with("dropped")).map(|(_, value)| value).sum();
@@ -196,8 +199,10 @@ pub(super) mod running {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let reasons = reasons.join(" ");
+        let of_busy_time =
+            tick_share.map_or_else(|| "too short to tell".into(), |share| format!("{share:.4}"));
         if ticks == stored + dropped {
-            tracing::info!(ticks, stored, dropped, reasons, "loss balance");
+            tracing::info!(ticks, stored, dropped, of_busy_time, reasons, "loss balance");
         } else {
             tracing::error!(ticks, stored, dropped, reasons, "loss balance does not come out even");
         }

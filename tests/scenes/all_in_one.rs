@@ -121,7 +121,7 @@ fn known_programs_are_seen_by_name_with_their_shares_and_survive_a_restart() {
     let status = scene.stop();
     assert!(status.success(), "everflame ended with {status}\n{}", scene.log());
     let balance = Balance::from_log(&scene.log());
-    println!("balance: {balance:?}");
+    println!("{}", balance.line);
     assert_eq!(
         balance.ticks,
         balance.stored + balance.dropped,
@@ -166,6 +166,7 @@ fn kernel_frames_have_names(scene: &Scene) {
 /// The agent's last word in the log.
 #[derive(Debug)]
 struct Balance {
+    line: String,
     ticks: u64,
     stored: u64,
     dropped: u64,
@@ -184,7 +185,12 @@ impl Balance {
                 .and_then(|value| value.parse().ok())
                 .unwrap_or_else(|| panic!("no {key} in {line}"))
         };
-        Self { ticks: number("ticks"), stored: number("stored"), dropped: number("dropped") }
+        Self {
+            line: line.to_owned(),
+            ticks: number("ticks"),
+            stored: number("stored"),
+            dropped: number("dropped"),
+        }
     }
 }
 

@@ -1,0 +1,214 @@
+//! The figures of this machine beside their budgets: agent, tables, collector. The store has its own table (`store`).
+//!
+//! `make bench` runs both. Needs root and a C compiler for the agent's part and says so without. Other load on the
+//! machine makes every figure worse; the table begins with how much there was.
+
+#![cfg(feature = "agent")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "../tests/kernel/scene.rs"]
+#[allow(dead_code)]
+mod scene;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use everflame::agent::bpf::{Object, SamplerSettings, StatisticsSwitch};
+use everflame::agent::reporter::{ReportError, Sink};
+use everflame::agent::{self, Agent};
+use everflame::collector::mapping::documents;
+use everflame::model::Batch;
+use everflame::net::Shutdown;
+use everflame::wire::otlp::decode;
+use scene::{Frames, Program, Scene};
+
+fn main() {
+    // Run as a test, it only shows that it works.
+    let as_bench = std::env::args().any(|argument| argument == "--bench");
+    let length = if as_bench { Duration::from_secs(20) } else { Duration::from_secs(2) };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load at the start: {}", load.trim());
+    println!("{:<58} {:>14}   budget", "figure", "measured");
+    if let Some(_turn) = scene::turn() {
+        // First, so that the memory of this process is the agent's.
+        agent_at(20, length);
+        agent_at(97, length);
+        kernel_side(length);
+    }
+    tables();
+    collector(length / 4);
+}
+
+fn row(figure: &str, measured: &str, budget: &str) {
+    println!("{figure:<58} {measured:>14}   {budget}");
+}
+
+/// Takes batches and counts their samples.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+#[async_trait]
+impl Sink for Counting {
+    async fn report(&self, batch: &Batch) -> Result<(), ReportError> {
+        self.0.fetch_add(batch.sample_count(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The whole agent on a machine whose CPUs are full: what its own threads take, and its memory.
+fn agent_at(frequency_hz: u32, length: Duration) {
+    let _load = Program::start(Frames::Omitted, &["user", "30", "2"]);
+    let sink = Arc::new(Counting::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let start = Instant::now();
+    let (handle, shutdown) = runtime.block_on(async {
+        let settings = agent::Settings { frequency_hz, ..agent::Settings::default() };
+        let agent = Agent::build(settings, sink.clone()).unwrap();
+        let shutdown = Shutdown::new();
+        (agent.spawn(shutdown.clone()).unwrap(), shutdown)
+    });
+    let started = start.elapsed();
+    let status = handle.status();
+    // The start, with its scan and tables, is told apart from the steady state.
+    std::thread::sleep(Duration::from_secs(2).min(length));
+    let count =
+        |name: &str| status.get().counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
+    let (cpu_before, ticks_before) = (own_cpu_ns(), count("ticks"));
+    std::thread::sleep(length);
+    let (cpu, ticks) = (own_cpu_ns() - cpu_before, count("ticks") - ticks_before);
+    let (resident, processes) = (status.get().resident_bytes, status.get().processes);
+    shutdown.cancel();
+    runtime.block_on(handle.joined()).unwrap();
+    let per_tick = cpu as f64 / ticks.max(1) as f64;
+    row(
+        &format!("{frequency_hz} Hz: start to ticking"),
+        &format!("{started:.0?}"),
+        "< 300 ms warm, < 1 s cold",
+    );
+    row(&format!("{frequency_hz} Hz: user side, CPU per sample"), &format!("{:.1} µs", per_tick / 1e3), "");
+    let share = cpu as f64 / length.as_nanos() as f64 / cpus() * 100.0;
+    let budget = if frequency_hz == 20 { "< 0.05 % with kernel side" } else { "< 0.2 % with kernel side" };
+    row(&format!("{frequency_hz} Hz: user side, share of the machine"), &format!("{share:.3} %"), budget);
+    row(
+        &format!("{frequency_hz} Hz: resident memory, {processes} processes"),
+        &format!("{:.1} MB", resident as f64 / 1e6),
+        "< 60 MB with 50, < 100 MB with 200",
+    );
+}
+
+/// CPU time of this process, nanoseconds. The load is a process of its own.
+fn own_cpu_ns() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks
+        .filter_map(|task| {
+            let runs = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            runs.split(' ').next()?.parse::<u64>().ok()
+        })
+        .sum()
+}
+
+fn cpus() -> f64 {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64
+}
+
+/// The kernel's own figure for the sampling program, stacks 30 deep.
+fn kernel_side(length: Duration) {
+    let _measuring = StatisticsSwitch::on().unwrap();
+    for (frequency_hz, budget) in [(997, "2 µs warm"), (97, "5 µs cold")] {
+        let program = Program::start(Frames::Omitted, &["user", "30", "2"]);
+        let settings = SamplerSettings {
+            frequency_hz,
+            object: Object::Auto,
+            only_pid: Some(program.pid()),
+            ..SamplerSettings::default()
+        };
+        let mut scene = Scene::with(&settings);
+        scene.know(program.pid(), |_| true);
+        scene.sampler.follow_cpus().unwrap();
+        let deadline = Instant::now() + length;
+        while Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+            scene.sampler.drain(|_| ());
+        }
+        let counters = scene.check_counters();
+        let ran = scene.sampler.run_statistics().unwrap();
+        // Ticks of other processes end after a look at the process number: about 80 ns each.
+        let busy = ran.run_time_ns.saturating_sub(80 * counters["filtered"]) as f64;
+        let samples = counters["stored"].max(1) as f64;
+        row(
+            &format!("kernel side, {frequency_hz} Hz, depth 30, {samples} samples"),
+            &format!("{:.2} µs", busy / samples / 1e3),
+            budget,
+        );
+        row(
+            &format!("kernel side, {frequency_hz} Hz, share of the machine"),
+            &format!("{:.3} %", busy / samples * f64::from(frequency_hz) / 1e9 * 100.0),
+            "",
+        );
+    }
+}
+
+/// Rows from `.eh_frame`, the best of three: libc and the largest library of the toolchain.
+fn tables() {
+    let mut files: Vec<PathBuf> = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6"]
+        .iter()
+        .map(PathBuf::from)
+        .filter(|p| p.exists())
+        .take(1)
+        .collect();
+    let sysroot = std::process::Command::new("rustc").args(["--print", "sysroot"]).output().unwrap().stdout;
+    let library = Path::new(String::from_utf8(sysroot).unwrap().trim()).join("lib");
+    files.extend(
+        std::fs::read_dir(library)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().contains("librustc_driver")),
+    );
+    for file in files {
+        let bytes = std::fs::read(&file).unwrap();
+        let (mut best, mut rows) = (Duration::MAX, 0);
+        for _ in 0..3 {
+            let start = Instant::now();
+            rows = everflame::unwind::from_elf(&bytes).unwrap().rows.len();
+            best = best.min(start.elapsed());
+        }
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split('-').next().unwrap_or_default();
+        row(
+            &format!("table of {name}, {rows} rows"),
+            &format!("{:.0} ns/row", best.as_nanos() as f64 / rows.max(1) as f64),
+            "< 100 ns/row",
+        );
+    }
+}
+
+/// Bytes of captured exports to documents, on one core.
+fn collector(length: Duration) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/otlp");
+    let folders = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+    let captures: Vec<Vec<u8>> = folders
+        .filter(|path| path.is_dir())
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pb"))
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    let (mut events, cpu) = (0u64, own_cpu_ns());
+    let start = Instant::now();
+    while start.elapsed() < length {
+        for bytes in &captures {
+            let decoded = decode(bytes).unwrap();
+            events += decoded.batch.sample_count();
+            std::hint::black_box(documents(&decoded.batch));
+        }
+    }
+    let seconds = (own_cpu_ns() - cpu) as f64 / 1e9;
+    row(
+        "collector, bytes to documents, captured mix",
+        &format!("{:.2} M/s", events as f64 / seconds / 1e6),
+        "≥ 0.5 M events/s per core",
+    );
+}
