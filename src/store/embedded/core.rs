@@ -70,6 +70,8 @@ pub(super) struct LogMarks {
     pub(super) persisted: Marks,
     /// In long runs.
     pub(super) gathered: Marks,
+    /// First stack that got its frames after its number and may be exported without them.
+    pub(super) late: Option<u32>,
 }
 
 /// Head and segments as everybody sees them.

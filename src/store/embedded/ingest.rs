@@ -249,12 +249,12 @@ fn commit(core: &Core, staged: Staged, sequence: u64) -> Result<()> {
         })?
     };
     marks.persisted = persisted;
-    drop(marks);
     {
         let mut d = core.dictionaries.write();
-        d.late.clear();
+        marks.late = marks.late.into_iter().chain(d.late.drain(..)).min();
         d.executables.extend(staged.executables);
     }
+    drop(marks);
     core.pending.lock().apply(delta);
     if staged.rows.len() > 0 {
         core.state.write().append(sequence, core.now_ms(), staged.rows);

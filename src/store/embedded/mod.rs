@@ -235,7 +235,7 @@ fn open_core(settings: Settings) -> Result<(Core, u64)> {
     let exports = Exports::load(&database)?;
     let next_file = next_file(&database)?;
     sweep(&layout, &segments, &exports)?;
-    let marks = LogMarks { persisted: Marks::of(&dictionaries), gathered };
+    let marks = LogMarks { persisted: Marks::of(&dictionaries), gathered, late: None };
     let core = Core {
         pending: Mutex::new(PendingFiles::load(&database)?),
         settings,

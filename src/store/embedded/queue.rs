@@ -18,6 +18,9 @@ use crate::model::{FileId, FrameId, SourceLine, UnixNanos, UnknownReason};
 /// Functions at one place beyond which a stored value is refused as malformed.
 const MAX_LINES: usize = 10_000;
 
+/// Frames for which one more thread is worth its start.
+const FRAMES_PER_THREAD: usize = 2048;
+
 /// A change to what is known of a frame.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
@@ -271,16 +274,47 @@ pub(super) fn due(
 
 /// Answers [`crate::store::Reader::frames`].
 pub(super) fn frames(core: &Core, ids: &[FrameId]) -> Result<Vec<FrameDetail>> {
+    // In the order of the keys: neighbours share pages.
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_unstable_by_key(|i| ids[*i as usize]);
-    let mut details = core.database.read(|txn| {
+    let threads = core.settings.threads.min(ids.len() / FRAMES_PER_THREAD + 1).max(1);
+    let parts = std::thread::scope(|scope| {
+        let parts: Vec<_> = order
+            .chunks(ids.len().div_ceil(threads).max(1))
+            .map(|part| scope.spawn(|| part_of_frames(core, ids, part)))
+            .collect();
+        parts
+            .into_iter()
+            .map(|part| {
+                part.join().unwrap_or_else(|_| Err(Error::Engine("a reading thread has panicked".into())))
+            })
+            .collect::<Vec<_>>()
+    });
+    let mut details = vec![FrameDetail::default(); ids.len()];
+    let mut order = order.into_iter();
+    for part in parts {
+        for (detail, i) in part?.into_iter().zip(&mut order) {
+            details[i as usize] = detail;
+        }
+    }
+    let dictionaries = core.dictionaries.read();
+    for (id, detail) in ids.iter().zip(&mut details) {
+        if let Some(executable) = dictionaries.executables.get(&id.file) {
+            detail.library = Arc::clone(&executable.name);
+        }
+    }
+    Ok(details)
+}
+
+/// Names of `ids[part]`, in the order of `part`.
+fn part_of_frames(core: &Core, ids: &[FrameId], part: &[u32]) -> Result<Vec<FrameDetail>> {
+    core.database.read(|txn| {
         let names = txn.open_table(tables::NAMES)?;
         let reasons = txn.open_table(tables::REASONS)?;
-        let mut details = vec![FrameDetail::default(); ids.len()];
+        let mut details = vec![FrameDetail::default(); part.len()];
         let mut shared = SharedText::default();
-        for &i in &order {
-            let id = ids[i as usize];
-            let detail = &mut details[i as usize];
+        for (i, detail) in part.iter().zip(&mut details) {
+            let id = ids[*i as usize];
             if let Some(value) = names.get(&id.to_bytes())? {
                 detail.lines = decode_lines(value.value()).ok_or_else(|| Error::Corrupt {
                     path: core.layout.database(),
@@ -294,14 +328,7 @@ pub(super) fn frames(core: &Core, ids: &[FrameId]) -> Result<Vec<FrameDetail>> {
             }
         }
         Ok(details)
-    })?;
-    let dictionaries = core.dictionaries.read();
-    for (id, detail) in ids.iter().zip(&mut details) {
-        if let Some(executable) = dictionaries.executables.get(&id.file) {
-            detail.library = Arc::clone(&executable.name);
-        }
-    }
-    Ok(details)
+    })
 }
 
 /// Holds equal texts of one answer once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::super::core::Core;
 use super::super::dictionary::{Dictionaries, ROOT};
@@ -158,98 +158,163 @@ impl Sink for Counter {
 fn prune(d: &Dictionaries, counts: &StackCounts) -> (StackTrie, Vec<GroupedCount>) {
     let nodes = d.nodes.values();
     let leaf = |stack: u32| d.stack_node.get(stack as usize).copied().unwrap_or(ROOT);
-    let used = used_nodes(nodes, counts.touched.iter().map(|stack| leaf(*stack)));
-    let numbers = Renumbered::new(&used, nodes.len());
+    let used = UsedNodes::new(nodes, counts.touched.iter().map(|stack| leaf(*stack)));
 
     let mut trie = StackTrie {
         parent: Vec::with_capacity(used.len()),
         frame: Vec::with_capacity(used.len()),
         frames: Vec::new(),
     };
-    let mut frames: HashMap<u32, u32> = HashMap::new();
-    for &node in &used {
+    // New number of each frame plus one, 0 = none yet.
+    let mut frames = vec![0u32; d.frames.len()];
+    used.each(|node| {
         let (parent, frame) = nodes[node as usize];
-        let frame = if node == ROOT {
-            0
-        } else {
-            *frames.entry(frame).or_insert_with(|| {
-                trie.frames.push(d.frames.values()[frame as usize]);
-                trie.frames.len() as u32 - 1
-            })
+        trie.parent.push(used.number(parent));
+        let frame = match frames.get_mut(frame as usize) {
+            None => 0,
+            Some(new) => {
+                if *new == 0 {
+                    trie.frames.push(d.frames.values()[frame as usize]);
+                    *new = trie.frames.len() as u32;
+                }
+                *new - 1
+            }
         };
-        trie.parent.push(numbers.get(parent));
         trie.frame.push(frame);
-    }
+    });
 
     // Several stacks share a leaf when their frames are unknown, or when a sender has its own way to number stacks.
+    let mut seen = vec![false; used.len()];
+    let mut shared = HashSet::new();
+    for &stack in &counts.touched {
+        let node = used.number(leaf(stack));
+        if std::mem::replace(&mut seen[node as usize], true) {
+            shared.insert(node);
+        }
+    }
     let mut out: Vec<GroupedCount> = Vec::with_capacity(counts.touched.len() + counts.more.len());
     let mut place: HashMap<(u32, u32), usize> = HashMap::new();
-    let mut owner = vec![u32::MAX; used.len()];
-    let mut shared = vec![false; used.len()];
-    for &stack in &counts.touched {
-        let node = numbers.get(leaf(stack)) as usize;
-        shared[node] |= owner[node] != u32::MAX;
-        owner[node] = stack;
-    }
-    let all = counts
-        .touched
-        .iter()
-        .map(|stack| (counts.group[*stack as usize], *stack, counts.samples[*stack as usize]))
-        .chain(counts.more.iter().map(|((group, stack), samples)| (*group, *stack, *samples)));
-    for (group, stack, samples) in all {
-        let node = numbers.get(leaf(stack));
-        if shared[node as usize] {
+    let mut push = |group: u32, stack: u32, samples: u64| {
+        let node = used.number(leaf(stack));
+        if !shared.is_empty() && shared.contains(&node) {
             if let Some(at) = place.get(&(group, node)) {
                 out[*at].samples += samples;
-                continue;
+                return;
             }
             place.insert((group, node), out.len());
         }
         out.push(GroupedCount { group, node, samples });
+    };
+    for &stack in &counts.touched {
+        push(counts.group[stack as usize], stack, counts.samples[stack as usize]);
+    }
+    for ((group, stack), samples) in &counts.more {
+        push(*group, *stack, *samples);
     }
     (trie, out)
 }
 
-/// The given nodes and all above them, in ascending order, the root always first.
-fn used_nodes(nodes: &[(u32, u32)], leaves: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut seen = vec![0u64; nodes.len().div_ceil(64)];
-    let mut used = vec![ROOT];
-    seen[0] |= 1;
-    for mut node in leaves {
-        while seen[node as usize / 64] >> (node % 64) & 1 == 0 {
-            seen[node as usize / 64] |= 1 << (node % 64);
-            used.push(node);
-            node = nodes[node as usize].0;
-        }
-    }
-    used.sort_unstable();
-    used
+/// Some leaves and all nodes above them, as bits, with their new numbers: their ranks.
+struct UsedNodes {
+    words: Vec<u64>,
+    /// Nodes in all words before.
+    before: Vec<u32>,
+    len: usize,
 }
 
-/// Old node number → new one.
-enum Renumbered {
-    /// For answers that need a good part of the trie.
-    Array(Vec<u32>),
-    /// For small answers from a large trie.
-    Map(HashMap<u32, u32>),
-}
-
-impl Renumbered {
-    fn new(used: &[u32], nodes: usize) -> Self {
-        let pairs = used.iter().enumerate().map(|(new, old)| (*old, new as u32));
-        if used.len() * 16 < nodes {
-            return Self::Map(pairs.collect());
+impl UsedNodes {
+    fn new(nodes: &[(u32, u32)], leaves: impl ExactSizeIterator<Item = u32>) -> Self {
+        let mut words = vec![0u64; nodes.len().div_ceil(64)];
+        let is_new = |words: &mut [u64], node: u32| {
+            let (word, bit) = (&mut words[node as usize / 64], 1u64 << (node % 64));
+            let new = *word & bit == 0;
+            *word |= bit;
+            new
+        };
+        is_new(&mut words, ROOT);
+        if leaves.len() * 8 > nodes.len() {
+            // Most of the trie: one pass from the end, for a parent comes before its children.
+            for leaf in leaves {
+                is_new(&mut words, leaf);
+            }
+            for word in (0..words.len()).rev() {
+                let mut bit = 64;
+                while bit > 0 {
+                    // Marks that appear below `bit` while the word is read are seen, too.
+                    let below = if bit == 64 { words[word] } else { words[word] & ((1 << bit) - 1) };
+                    if below == 0 {
+                        break;
+                    }
+                    bit = below.ilog2();
+                    is_new(&mut words, nodes[word * 64 + bit as usize].0);
+                }
+            }
+        } else {
+            for mut node in leaves {
+                while is_new(&mut words, node) {
+                    node = nodes[node as usize].0;
+                }
+            }
         }
-        let mut array = vec![0; nodes];
-        pairs.for_each(|(old, new)| array[old as usize] = new);
-        Self::Array(array)
+        let mut len = 0;
+        let before = words
+            .iter()
+            .map(|word| {
+                len += word.count_ones();
+                len - word.count_ones()
+            })
+            .collect();
+        Self { words, before, len: len as usize }
     }
 
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// New number of a used node.
     #[inline]
-    fn get(&self, old: u32) -> u32 {
-        match self {
-            Self::Array(array) => array[old as usize],
-            Self::Map(map) => map.get(&old).copied().unwrap_or(0),
+    fn number(&self, node: u32) -> u32 {
+        let word = node as usize / 64;
+        self.before[word] + (self.words[word] & ((1u64 << (node % 64)) - 1)).count_ones()
+    }
+
+    /// All used nodes in ascending order.
+    fn each(&self, mut visit: impl FnMut(u32)) {
+        for (i, word) in self.words.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                visit(i as u32 * 64 + word.trailing_zeros());
+                word &= word - 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_mark_find_the_same_nodes() {
+        let nodes: Vec<(u32, u32)> = (0..1000u32).map(|i| (i / 3, i)).collect();
+        for step in [1usize, 2, 3, 7, 90, 333] {
+            let leaves: Vec<u32> = (0..1000).step_by(step).map(|i| i as u32).collect();
+            let used = UsedNodes::new(&nodes, leaves.iter().copied());
+            let mut expected: Vec<u32> = vec![0];
+            for leaf in leaves {
+                let mut node = leaf;
+                while node != 0 {
+                    expected.push(node);
+                    node = nodes[node as usize].0;
+                }
+            }
+            expected.sort_unstable();
+            expected.dedup();
+            let mut found = Vec::new();
+            used.each(|node| found.push(node));
+            assert_eq!(found, expected, "every {step}th");
+            assert!(found.iter().enumerate().all(|(i, node)| used.number(*node) == i as u32));
+            assert_eq!(used.len(), found.len());
         }
     }
 }

@@ -132,7 +132,10 @@ pub(super) fn path(layout: &Layout, name: &str, file: u64) -> PathBuf {
 
 /// Exports the numbered values that no file has.
 pub(super) fn plan_logs(core: &Core, upkeep: &mut UpkeepState) -> Result<Change> {
-    let persisted = core.marks.lock().persisted;
+    let (persisted, late) = {
+        let mut marks = core.marks.lock();
+        (marks.persisted, marks.late.take())
+    };
     let mut change = Change::default();
     for log in Log::ALL {
         let to = persisted.get(log) as u32;
@@ -143,12 +146,14 @@ pub(super) fn plan_logs(core: &Core, upkeep: &mut UpkeepState) -> Result<Change>
             .map(|((_, from), (end, file))| (*from, *end, *file))
             .collect();
         let mut from = mine.last().map_or(log.first() as u32, |(_, end, _)| *end);
-        if to == from {
+        let late = late.filter(|stack| log == Log::Stacks && *stack < from);
+        if to == from && late.is_none() {
             continue;
         }
         let mut remove = Vec::new();
         for (start, end, file) in mine.iter().rev() {
-            if u64::from(end - start) > 2 * u64::from(to - from) {
+            let changed = late.is_some_and(|stack| stack < *end);
+            if u64::from(end - start) > 2 * u64::from(to - from) && !changed {
                 break;
             }
             from = *start;
