@@ -188,7 +188,7 @@ pub(super) mod running {
     /// Ticks against what became of them. They are equal, or samples were lost without a reason.
     ///
     /// `tick_share` is ticks ÷ (frequency × busy time of `/proc/stat`): below 0.99 the kernel itself skipped some.
-    fn log_balance(counters: &[(&'static str, u64)], tick_share: Option<f64>) {
+    pub(in crate::run) fn log_balance(counters: &[(&'static str, u64)], tick_share: Option<f64>) {
         let value = |name: &str| counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
         let dropped: u64 =
             counters.iter().filter(|(name, _)| name.starts_with("dropped")).map(|(_, value)| value).sum();

@@ -3,6 +3,8 @@
 mod about;
 mod adapters;
 mod agent_part;
+#[cfg(feature = "agent")]
+mod agent_role;
 mod all_in_one;
 mod failure;
 mod lifecycle;

@@ -34,8 +34,14 @@ pub(super) fn agent(args: &AgentArgs) -> Result<(), Failure> {
         return Ok(());
     }
     telemetry::init(LogStyle::Agent, args.verbose);
-    let Outcome::Run(_section) = resolve::agent(args)? else { return Ok(()) };
-    Ok(())
+    let Outcome::Run(section) = resolve::agent(args)? else { return Ok(()) };
+    #[cfg(not(feature = "agent"))]
+    {
+        drop(section);
+        Err(Failure::Usage("error: this program was built without the agent".into()))
+    }
+    #[cfg(feature = "agent")]
+    lifecycle::runtime()?.block_on(super::agent_role::run(section))
 }
 
 pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::programs::{C, GO, Program, RUST, Truth};
-use crate::scene::{Scene, may_profile};
+use crate::scene::{Beside, Scene, may_profile};
 use crate::shares::{Graph, TOO_FAR, deviation};
 
 /// Samples per second and CPU: enough for tight intervals in a short run.
@@ -14,8 +14,9 @@ fn seconds() -> u32 {
     std::env::var("EVERFLAME_TRUTH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-fn graph(scene: &Scene, program: &Program) -> Graph {
-    let filter = format!("process: \"{}\"", program.name);
+/// The run of a program with this process number, for other scenes may run the same program.
+fn graph(scene: &Scene, program: &Program, pid: u32) -> Graph {
+    let filter = format!("process: \"{}\" and pid: {pid}", program.name);
     Graph::new(
         &scene.api(&format!("/api/v1/flamegraph?from=now-1h&to=now&by=process&filter={}", encode(&filter))),
     )
@@ -38,13 +39,14 @@ fn counter(status: &Value, name: &str) -> u64 {
 
 /// One line of the truth table; panics where the truth is missed.
 fn check(scene: &mut Scene, program: &Program, truth: Truth) {
+    let pid = truth.pid;
     let expected = truth.cpu_seconds * HZ.parse::<f64>().expect("a number");
     let mut last = None;
     scene.wait_with(&format!("the samples of {} with names", program.name), |scene| {
-        let graph = graph(scene, program);
+        let graph = graph(scene, program, pid);
         let named = graph.through(program.alpha) > 0 && graph.through(program.delta) > 0;
-        // The last window arrives within the report interval.
-        let arrived = graph.samples as f64 > expected * 0.97;
+        // The last window arrives within the report interval. A few hundred samples may miss the expectation by a tenth.
+        let arrived = graph.samples as f64 > expected * 0.85;
         last = Some(graph);
         named && arrived
     });
@@ -133,8 +135,8 @@ fn known_programs_are_seen_by_name_with_their_shares_and_survive_a_restart() {
     scene.start(&["--no-agent"]);
     let after = scene.api("/api/v1/status");
     assert_eq!(after["store"]["samples"].as_u64(), Some(balance.stored), "{after:#}\n{}", scene.log());
-    for (program, _) in &truths {
-        let graph = graph(&scene, program);
+    for (program, truth) in &truths {
+        let graph = graph(&scene, program, truth.pid);
         assert!(
             graph.through(program.alpha) > 0,
             "{} is gone after the restart\n{}",
@@ -268,6 +270,39 @@ fn a_wrong_token_and_a_malformed_export_are_refused_and_the_connection_survives(
     assert!(malformed.body.contains("resource_profiles"), "{malformed:?}");
     assert_eq!(post("right", b"").status, 200);
     assert_eq!(crate::http::get(&collector, "/live").expect("an answer").status, 200);
+    assert!(scene.stop().success());
+}
+
+#[test]
+fn an_agent_of_its_own_reports_over_the_network() {
+    if !may_profile("an_agent_of_its_own_reports_over_the_network") {
+        return;
+    }
+    let mut scene = Scene::all_in_one(&["--no-agent", "-E", "pf-elastic-collector.auth.secret_token=right"]);
+    let collector = scene.collector.clone();
+    let agent = Beside::start(&[
+        "agent",
+        "-config",
+        "/dev/null",
+        "-collection-agent",
+        &collector,
+        "-secret-token=right",
+        "-disable-tls",
+        "-samples-per-second",
+        HZ,
+        "-reporter-interval=1s",
+    ]);
+    let running = C.start(3, 1);
+    let truth = running.truth();
+    scene.wait_with("samples from the network", |scene| {
+        graph(scene, &C, truth.pid).samples as f64 > truth.cpu_seconds * 97.0 * 0.5
+    });
+    let (code, log) = agent.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let balance = Balance::from_log(&log);
+    assert_eq!(balance.ticks, balance.stored + balance.dropped, "{log}");
+    let status = scene.api("/api/v1/status");
+    assert_eq!(status["store"]["samples"].as_u64(), Some(balance.stored), "{status:#}\n{log}");
     assert!(scene.stop().success());
 }
 

@@ -73,6 +73,8 @@ pub(crate) const GO: Program = Program {
 pub(crate) struct Truth {
     /// Share of CPU time below alpha, 0 to 1; the rest is below delta.
     pub(crate) alpha: f64,
+    /// Process number it had.
+    pub(crate) pid: u32,
     /// CPU time of both.
     pub(crate) cpu_seconds: f64,
 }
@@ -114,10 +116,11 @@ pub(crate) struct Running(Child);
 impl Running {
     /// Waits for the end and takes what it measured.
     pub(crate) fn truth(self) -> Truth {
+        let pid = self.0.id();
         let output = self.0.wait_with_output().expect("the program ends");
         let text = String::from_utf8_lossy(&output.stdout);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} in {text}"));
-        Truth { alpha: number("alpha"), cpu_seconds: number("cpu_seconds") }
+        Truth { alpha: number("alpha"), pid, cpu_seconds: number("cpu_seconds") }
     }
 }

@@ -169,6 +169,33 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(status.success(), "kill -{name} {pid}: {status}");
 }
 
+/// A process of another role; killed when dropped.
+pub(crate) struct Beside(Child);
+
+impl Beside {
+    /// Starts the program with these arguments.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let child =
+            Command::new(program()).args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+        Self(child.expect("everflame starts"))
+    }
+
+    /// Sends SIGTERM and waits for the end; gives the exit code and what it logged.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        signal(self.0.id(), "TERM");
+        let mut log = String::new();
+        self.0.stderr.take().expect("piped").read_to_string(&mut log).expect("text");
+        (self.0.wait().expect("an end").code(), log)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Runs the program with arguments to its end.
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut child = Command::new(program())
