@@ -45,7 +45,7 @@ pub(super) async fn run(section: AgentSection) -> Result<(), Failure> {
     shutdown.cancel();
     tokio::select! {
         ended = handle.joined() => if let Err(error) = ended { tracing::error!("{error}") },
-        signal = signals.next() => tracing::warn!(signal, "stopped at once; the last window is lost"),
+        signal = signals.insistence() => tracing::warn!(signal, "stopped at once; the last window is lost"),
     }
     let last = status.get();
     log_balance(&last.counters, last.tick_share);

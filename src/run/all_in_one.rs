@@ -96,7 +96,7 @@ pub(super) async fn run(section: AllInOneSection) -> Result<(), Failure> {
             let closing = tokio::task::spawn_blocking(move || store.close());
             within("store", CLOSE_DEADLINE, closing).await;
         } => {}
-        signal = signals.next() => tracing::warn!(signal, "stopped at once; what was not yet stored is lost"),
+        signal = signals.insistence() => tracing::warn!(signal, "stopped at once; what was not yet stored is lost"),
     }
     match ended {
         None => Ok(()),

@@ -8,6 +8,9 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+/// Signals this soon after the first are its echo.
+const ECHO: Duration = Duration::from_secs(1);
+
 /// Network and queries; parsing and folding run on the blocking pool, sampling on its own threads.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -40,6 +43,18 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+
+    /// Waits for one that a person sent on purpose although stopping is under way: not the echo of the first. A
+    /// terminal and `sudo`, or `timeout` and its group, deliver the same signal twice within milliseconds.
+    pub(super) async fn insistence(&mut self) -> &'static str {
+        let first = tokio::time::Instant::now();
+        loop {
+            let name = self.next().await;
+            if first.elapsed() >= ECHO {
+                return name;
+            }
         }
     }
 }

@@ -85,7 +85,7 @@ impl Error {
             }
             Self::InUse { .. } => Some("stop the other process or choose another --data-dir".into()),
             Self::Corrupt { .. } => {
-                Some("run `everflame all-in-one --repair` to keep everything else".into())
+                Some("start once with --repair (and the same --data-dir): it sets damaged files aside and keeps the rest".into())
             }
             Self::Version { .. } => Some("use a newer everflame or another --data-dir".into()),
             _ => None,
