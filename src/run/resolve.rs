@@ -34,24 +34,36 @@ pub(super) enum Outcome<S> {
     Checked,
 }
 
-/// Settings of all-in-one.
-pub(super) fn all_in_one(args: &AllInOneArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
+/// Layers of the roles that have a store and a page: defaults, file, `-E`, the flags for both.
+fn store_and_page(server: &ServerArgs, data_dir: Option<&Path>, web: Option<&str>, is_root: bool) -> Layers {
     let environment = environment();
-    let data_dir = AllInOneSection::default_data_dir(&environment, is_root);
-    let mut layers = Layers::new(environment).flag("default", "store.data_dir", Some(data_dir.display()));
-    if let Some(file) = &args.server.config {
+    let default_dir = AllInOneSection::default_data_dir(&environment, is_root);
+    let mut layers = Layers::new(environment).flag("default", "store.data_dir", Some(default_dir.display()));
+    if let Some(file) = &server.config {
         layers = layers.yaml_file(file);
     }
-    let settings = layers
-        .overrides(args.server.overrides.iter().map(String::as_str))
-        .flag("--data-dir", "store.data_dir", args.data_dir.as_deref().map(Path::display))
-        .flag("--web", "web.host", args.web.as_deref())
+    layers
+        .overrides(server.overrides.iter().map(String::as_str))
+        .flag("--data-dir", "store.data_dir", data_dir.map(Path::display))
+        .flag("--web", "web.host", web)
+}
+
+/// Settings of all-in-one.
+pub(super) fn all_in_one(args: &AllInOneArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
+    let settings = store_and_page(&args.server, args.data_dir.as_deref(), args.web.as_deref(), is_root)
         .flag("--collector", "pf-elastic-collector.host", args.collector.as_deref())
         .flag("--samples-per-second", "pf-host-agent.samples-per-second", args.samples_per_second.as_deref())
         .flag("--retention", "store.retention", args.retention.as_deref())
         .flag("--no-agent", "all-in-one.agent", args.no_agent.then_some("false"))
         .flag("--verbose", "pf-host-agent.verbose", args.verbose.then_some("true"))
         .settings();
+    finish(&settings, args.server.check)
+}
+
+/// Settings of the web role with the directory of its store.
+pub(super) fn web(args: &WebArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
+    let settings =
+        store_and_page(&args.server, args.data_dir.as_deref(), args.web.as_deref(), is_root).settings();
     finish(&settings, args.server.check)
 }
 
@@ -64,22 +76,6 @@ pub(super) fn server<S: Section>(args: &ServerArgs, default_file: &str) -> Resul
         None => {}
     }
     finish(&layers.overrides(args.overrides.iter().map(String::as_str)).settings(), args.check)
-}
-
-/// Settings of the web role with the directory of its store.
-pub(super) fn web(args: &WebArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
-    let environment = environment();
-    let data_dir = AllInOneSection::default_data_dir(&environment, is_root);
-    let mut layers = Layers::new(environment).flag("default", "store.data_dir", Some(data_dir.display()));
-    if let Some(file) = &args.server.config {
-        layers = layers.yaml_file(file);
-    }
-    let settings = layers
-        .overrides(args.server.overrides.iter().map(String::as_str))
-        .flag("--data-dir", "store.data_dir", args.data_dir.as_deref().map(Path::display))
-        .flag("--web", "web.host", args.web.as_deref())
-        .settings();
-    finish(&settings, args.server.check)
 }
 
 /// Settings of the agent.

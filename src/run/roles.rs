@@ -7,6 +7,7 @@ use crate::collector::Ingest;
 use crate::config::{CollectorSection, OutputSection, SymbolizerSection};
 use crate::net::Shutdown;
 use crate::store::Reader;
+use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{self, LogStyle};
 use crate::web::PageOnly;
 
@@ -65,17 +66,8 @@ pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
         let collector = stack::bind_collector(&section, &ingest, reader).await?;
         tracing::info!(address = %collector.address(), "taking OTLP profiles, gRPC and HTTP");
         let shutdown = Shutdown::new();
-        let mut task = Task::spawn("collector", shutdown.clone(), collector.serve(shutdown));
-        let ended = tokio::select! {
-            signal = signals.next() => { tracing::info!(signal, "stopping"); None }
-            how = task.ended() => Some(how),
-        };
-        if ended.is_none() {
-            task.stop().await;
-        }
-        let closing = tokio::task::spawn_blocking(move || store.close());
-        lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
-        ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
+        let task = Task::spawn("collector", shutdown.clone(), collector.serve(shutdown));
+        serve(task, &mut signals, store).await
     })
 }
 
@@ -87,17 +79,8 @@ pub(super) fn web(args: &WebArgs) -> Result<(), Failure> {
         let store = stack::open_store(&section.store)?;
         let page = Page::bind(&section.web).await?;
         tracing::info!(page = page.url, "serving");
-        let mut task = page.spawn(&section.web, store.clone(), Arc::new(PageOnly), &Shutdown::new());
-        let ended = tokio::select! {
-            signal = signals.next() => { tracing::info!(signal, "stopping"); None }
-            how = task.ended() => Some(how),
-        };
-        if ended.is_none() {
-            task.stop().await;
-        }
-        let closing = tokio::task::spawn_blocking(move || store.close());
-        lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
-        ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
+        let task = page.spawn(&section.web, store.clone(), Arc::new(PageOnly), &Shutdown::new());
+        serve(task, &mut signals, store).await
     })
 }
 
@@ -106,6 +89,20 @@ pub(super) fn symbolizer(args: &ServerArgs) -> Result<(), Failure> {
         Outcome::Checked => Ok(()),
         Outcome::Run(_) => Err(Failure::not_built_yet(Role::Symbolizer)),
     }
+}
+
+/// Runs one task over a store until a signal comes, then stops it and closes the store.
+async fn serve(mut task: Task, signals: &mut StopSignals, store: Arc<EmbeddedStore>) -> Result<(), Failure> {
+    let ended = tokio::select! {
+        signal = signals.next() => { tracing::info!(signal, "stopping"); None }
+        how = task.ended() => Some(how),
+    };
+    if ended.is_none() {
+        task.stop().await;
+    }
+    let closing = tokio::task::spawn_blocking(move || store.close());
+    lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
+    ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
 }
 
 /// Whether this process runs as root; `/proc` says so without a system call of our own.
