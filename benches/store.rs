@@ -4,7 +4,8 @@
 //! 50 000 stacks (Zipf 1.1), set `B` many leaf addresses per call path, 2.5 M stacks on the first day.
 //!
 //! Small by default. `EVERFLAME_STORE_HOURS=144` makes 100 M samples, `EVERFLAME_STORE_SET=A` or `B` picks one set,
-//! `EVERFLAME_STORE_DIR` keeps the data there and uses what it finds.
+//! `EVERFLAME_STORE_DIR` keeps the data there and uses what it finds. `EVERFLAME_STORE_OPEN` measures the size of a store
+//! of your own instead (a closed one; its head is flushed and merged).
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use everflame::model::{
     Dimension, FileId, Filter, FrameId, FrameKind, Pattern, Selection, SourceLine, StackId, TimeRange,
     UnixNanos,
 };
-use everflame::store::document::{Documents, Event, EventResource, StackFrame, StackTrace};
+use everflame::store::document::{Documents, Event, EventResource, Executable, StackFrame, StackTrace};
 use everflame::store::embedded::{EmbeddedStore, Settings};
 use everflame::store::{Reader, TimeGrid, Writer};
 
@@ -32,8 +33,16 @@ const RESOURCES: u64 = 50;
 const THREADS: u64 = 200;
 
 fn main() {
-    // Given by cargo; there is nothing to choose here.
     let hours: u64 = number("EVERFLAME_STORE_HOURS", 3);
+    if let Some(path) = std::env::var_os("EVERFLAME_STORE_OPEN") {
+        let bench = Bench::new(Path::new(&path), false, 0);
+        bench.sizes("before the flush", 3.0);
+        bench.store.upkeep(true).unwrap();
+        bench.sizes("flushed", 3.0);
+        bench.now_ms.store(START_MS + 3650 * DAY_MS, Ordering::Relaxed);
+        bench.store.upkeep(true).unwrap();
+        return bench.sizes("merged and coarse", 3.0);
+    }
     let sets = std::env::var("EVERFLAME_STORE_SET").unwrap_or_else(|_| "AB".into());
     for set in sets.chars() {
         let kept = std::env::var_os("EVERFLAME_STORE_DIR").map(|dir| Path::new(&dir).join(set.to_string()));
@@ -126,7 +135,14 @@ impl Generator {
 
     /// All samples of `[from, from + length)`.
     fn window(&mut self, from_ms: u64, length_ms: u64) -> Documents {
-        let mut out = Documents { resources: self.resources.clone(), ..Documents::default() };
+        let executables = (0..61)
+            .map(|n| Executable {
+                id: FileId::from_words(n, 1),
+                name: format!("lib{n}.so").into(),
+                gnu_build_id: "".into(),
+            })
+            .collect();
+        let mut out = Documents { resources: self.resources.clone(), executables, ..Documents::default() };
         let mut events: HashMap<(u64, u64, u64), usize> = HashMap::new();
         for tick in 0..length_ms / 50 {
             for cpu in 0..CPUS {

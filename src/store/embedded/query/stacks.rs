@@ -33,24 +33,34 @@ pub(in super::super) fn stacks(
         per_resource: PerResource::new(resources),
         damaged: false,
     };
-    let counter = plan.run(core.settings.threads, Fields::default(), new)?;
+    let mut counter = plan.run(core.settings.threads, Fields::default(), new)?;
     if counter.damaged {
         return Err(damaged(core));
     }
+    counter.counts.order();
     let d = core.dictionaries.read();
-    let (trie, counts) = prune(&d, &counter.counts);
+    let (trie, mut counts) = prune(&d, &counter.counts);
     let mut names = Vec::new();
     let mut numbers: HashMap<u32, u32> = HashMap::new();
-    let counts = counts
-        .into_iter()
-        .map(|count| {
-            let group = *numbers.entry(count.group).or_insert_with(|| {
+    // Small group numbers, which nearly all are: new number plus one, 0 = none yet.
+    let mut small = [0u32; 4096];
+    for count in &mut counts {
+        let mut number = || {
+            *numbers.entry(count.group).or_insert_with(|| {
                 names.push(groups.name(count.group));
                 names.len() as u32 - 1
-            });
-            GroupedCount { group, ..count }
-        })
-        .collect();
+            })
+        };
+        count.group = match small.get_mut(count.group as usize) {
+            None => number(),
+            Some(known) => {
+                if *known == 0 {
+                    *known = number() + 1;
+                }
+                *known - 1
+            }
+        };
+    }
     if names.is_empty() {
         names.push("".into());
     }
@@ -67,8 +77,8 @@ pub(in super::super) fn stacks(
 /// stacks belong to one executable.
 #[derive(Debug)]
 struct StackCounts {
-    group: Vec<u32>,
-    samples: Vec<u64>,
+    /// Samples and group of each stack, beside each other because they are always used together.
+    places: Vec<[u64; 2]>,
     touched: Vec<u32>,
     more: HashMap<(u32, u32), u64>,
 }
@@ -76,24 +86,44 @@ struct StackCounts {
 impl StackCounts {
     fn new(stacks: usize) -> Self {
         // Zeroed memory is not touched before it is written, so a small question stays small.
-        Self { group: vec![0; stacks], samples: vec![0; stacks], touched: Vec::new(), more: HashMap::new() }
+        Self { places: vec![[0; 2]; stacks], touched: Vec::new(), more: HashMap::new() }
     }
 
     /// `false` when there is no such stack.
     #[inline]
     fn add(&mut self, group: u32, stack: u32, samples: u64) -> bool {
-        let Some(place) = self.samples.get_mut(stack as usize) else { return false };
-        let owner = &mut self.group[stack as usize];
-        if *place == 0 {
-            *owner = group;
-            *place = samples;
+        let Some([sum, owner]) = self.places.get_mut(stack as usize) else { return false };
+        if *sum == 0 {
+            *owner = u64::from(group);
+            *sum = samples;
             self.touched.push(stack);
-        } else if *owner == group {
-            *place += samples;
+        } else if *owner == u64::from(group) {
+            *sum += samples;
         } else {
             *self.more.entry((group, stack)).or_insert(0) += samples;
         }
         true
+    }
+
+    /// Puts the touched stacks in ascending order: everything that is looked up by stack, node or frame number then is
+    /// read nearly in sequence, which for millions of stacks is most of the time.
+    fn order(&mut self) {
+        if self.touched.len() * 16 > self.places.len() {
+            self.touched.clear();
+            let touched = self.places.iter().enumerate().filter(|(_, [samples, _])| *samples > 0);
+            self.touched.extend(touched.map(|(stack, _)| stack as u32));
+        } else {
+            self.touched.sort_unstable();
+        }
+    }
+
+    /// Group, stack and samples of each pair.
+    fn all(&self) -> impl Iterator<Item = (u32, u32, u64)> {
+        let first = self.touched.iter().map(|&stack| {
+            let [samples, group] = self.places[stack as usize];
+            (group as u32, stack, samples)
+        });
+        first.chain(self.more.iter().map(|((group, stack), samples)| (*group, *stack, *samples)))
     }
 }
 
@@ -141,11 +171,7 @@ impl Sink for Counter {
     }
 
     fn merge(&mut self, other: Self) {
-        for &stack in &other.counts.touched {
-            let i = stack as usize;
-            self.counts.add(other.counts.group[i], stack, other.counts.samples[i]);
-        }
-        for ((group, stack), samples) in other.counts.more {
+        for (group, stack, samples) in other.counts.all() {
             self.counts.add(group, stack, samples);
         }
         self.per_resource.merge(&other.per_resource);
@@ -205,12 +231,7 @@ fn prune(d: &Dictionaries, counts: &StackCounts) -> (StackTrie, Vec<GroupedCount
         }
         out.push(GroupedCount { group, node, samples });
     };
-    for &stack in &counts.touched {
-        push(counts.group[stack as usize], stack, counts.samples[stack as usize]);
-    }
-    for ((group, stack), samples) in &counts.more {
-        push(*group, *stack, *samples);
-    }
+    counts.all().for_each(|(group, stack, samples)| push(group, stack, samples));
     (trie, out)
 }
 

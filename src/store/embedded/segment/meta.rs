@@ -133,8 +133,6 @@ impl Meta {
 pub(crate) struct Origin<'a> {
     /// Level.
     pub(crate) level: Level,
-    /// Times are multiples of this many milliseconds.
-    pub(crate) unit_ms: u32,
     /// Nominal length of a block in hours.
     pub(crate) block_hours: u32,
     /// Now, in milliseconds since 1970.

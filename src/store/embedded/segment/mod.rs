@@ -35,6 +35,23 @@ pub(super) const EVENTS: Schema = Schema {
     deltas: &["stack", "time"],
 };
 
+/// Layout of the events of a segment whose times are whole seconds. Parquet has no timestamp in seconds, and differences
+/// that are multiples of 1000 pack badly: the same column in milliseconds costs 0.7 bytes more per sample.
+pub(super) const COARSE_EVENTS: Schema = Schema {
+    message: "message events {
+        required int32 resource (INTEGER(32,false));
+        required int32 stack (INTEGER(32,false));
+        required int32 thread (INTEGER(32,false));
+        required int32 tid (INTEGER(32,false));
+        required int32 second (INTEGER(32,false));
+        required int32 pid (INTEGER(32,false));
+    }",
+    deltas: &["stack", "second"],
+};
+
+/// Unit of [`COARSE_EVENTS`] in milliseconds.
+pub(super) const COARSE_MS: u32 = 1000;
+
 /// Layout of the totals of a segment: samples over its whole time. Sorted from left to right.
 pub(super) const TOTALS: Schema = Schema {
     message: "message totals {

@@ -9,7 +9,7 @@ use parquet::file::statistics::Statistics;
 use super::super::head::{Columns, Row};
 use super::super::layout::Part;
 use super::super::parquet_file::{self, corrupt};
-use super::Segment;
+use super::{COARSE_MS, Segment};
 use crate::store::Result;
 
 /// Rows decoded at once by queries: the measured optimum of the low-level reader.
@@ -103,6 +103,8 @@ impl<'a> Batch<'a> {
 enum Source {
     I32(Box<ColumnReaderImpl<Int32Type>>, Vec<i32>),
     I64(Box<ColumnReaderImpl<Int64Type>>, Vec<i64>),
+    /// Times in whole seconds, and the same in milliseconds.
+    Seconds(Box<ColumnReaderImpl<Int32Type>>, Vec<i32>, Vec<i64>),
     /// Statistics say that all values are equal.
     Constant(i32, Vec<i32>),
 }
@@ -142,7 +144,9 @@ impl GroupScan {
             if !fields.has(*field) {
                 continue;
             }
-            let constant = match row_group.columns().get(i).and_then(|c| c.statistics()) {
+            let statistics = row_group.columns().get(i).and_then(|c| c.statistics());
+            let constant = match statistics {
+                _ if *field == Fields::TIME => None,
                 Some(Statistics::Int32(s)) => s.min_opt().filter(|min| Some(*min) == s.max_opt()),
                 _ => None,
             };
@@ -150,6 +154,9 @@ impl GroupScan {
                 Source::Constant(*value, Vec::new())
             } else {
                 match parquet_file::column(&path, footer, hashes, group, i)? {
+                    ColumnReader::Int32ColumnReader(reader) if *field == Fields::TIME => {
+                        Source::Seconds(Box::new(reader), Vec::new(), Vec::new())
+                    }
                     ColumnReader::Int32ColumnReader(reader) => Source::I32(Box::new(reader), Vec::new()),
                     ColumnReader::Int64ColumnReader(reader) => Source::I64(Box::new(reader), Vec::new()),
                     _ => return Err(corrupt(&path, format!("column {i} is neither int32 nor int64"))),
@@ -170,6 +177,11 @@ impl GroupScan {
             match source {
                 Source::I32(reader, values) => fill(&self.path, reader, values, len)?,
                 Source::I64(reader, values) => fill(&self.path, reader, values, len)?,
+                Source::Seconds(reader, seconds, values) => {
+                    fill(&self.path, reader, seconds, len)?;
+                    values.clear();
+                    values.extend(seconds.iter().map(|s| i64::from(*s as u32) * i64::from(COARSE_MS)));
+                }
                 Source::Constant(value, values) => values.resize(len, *value),
             }
         }
@@ -177,7 +189,7 @@ impl GroupScan {
         let mut batch = Batch { len, ..Batch::default() };
         for (field, source) in &self.sources {
             match (source, *field) {
-                (Source::I64(_, values), _) => batch.time_ms = values,
+                (Source::I64(_, values) | Source::Seconds(_, _, values), _) => batch.time_ms = values,
                 (Source::I32(_, values) | Source::Constant(_, values), field) => match field {
                     Fields::RESOURCE => batch.resource = values,
                     Fields::STACK => batch.stack = values,

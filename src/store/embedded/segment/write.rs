@@ -9,7 +9,7 @@ use super::super::head::{Columns, Row};
 use super::super::layout::{Layout, Part};
 use super::super::parquet_file::{FileMeta, FileWriter, Values};
 use super::meta::{Notes, Origin};
-use super::{Block, EVENTS, MINUTE_MS, MINUTES, Meta, TOTALS};
+use super::{Block, COARSE_EVENTS, COARSE_MS, EVENTS, MINUTE_MS, MINUTES, Meta, TOTALS};
 use crate::store::Result;
 
 /// Rows of a row group at most.
@@ -26,6 +26,7 @@ const SUMS_FROM_ROWS: u64 = 4096;
 pub(crate) struct SegmentWriter<'a> {
     layout: &'a Layout,
     id: u64,
+    unit_ms: u32,
     complete: &'a CompleteStacks,
     events: FileWriter,
     buffer: Columns,
@@ -37,19 +38,23 @@ pub(crate) struct SegmentWriter<'a> {
 }
 
 impl<'a> SegmentWriter<'a> {
-    /// Starts a segment of about `rows` events.
+    /// Starts a segment of about `rows` events, whose times are multiples of `unit_ms` milliseconds (1 or
+    /// [`COARSE_MS`]).
     pub(crate) fn create(
         layout: &'a Layout,
         id: u64,
         rows: u64,
+        unit_ms: u32,
         complete: &'a CompleteStacks,
     ) -> Result<Self> {
         let limit = if rows < SUMS_FROM_ROWS { 0 } else { (rows / ROWS_PER_SUM) as usize };
+        let schema = if unit_ms == COARSE_MS { &COARSE_EVENTS } else { &EVENTS };
         Ok(Self {
             layout,
             id,
+            unit_ms,
             complete,
-            events: FileWriter::create(layout.segment(id, Part::Events), &EVENTS)?,
+            events: FileWriter::create(layout.segment(id, Part::Events), schema)?,
             buffer: Columns::default(),
             blocks: Vec::new(),
             block: None,
@@ -85,12 +90,19 @@ impl<'a> SegmentWriter<'a> {
             return Ok(());
         }
         let c = &self.buffer;
+        let seconds: Vec<i32>;
+        let times = if self.unit_ms == COARSE_MS {
+            seconds = c.time_ms.iter().map(|ms| whole_second(*ms)).collect();
+            Values::I32(&seconds)
+        } else {
+            Values::I64(&c.time_ms)
+        };
         self.events.group(&[
             Values::I32(&c.resource),
             Values::I32(&c.stack),
             Values::I32(&c.thread),
             Values::I32(&c.tid),
-            Values::I64(&c.time_ms),
+            times,
             Values::I32(&c.pid),
         ])?;
         self.buffer.clear();
@@ -110,7 +122,8 @@ impl<'a> SegmentWriter<'a> {
 
     /// Completes and publishes the files. The manifest does not know them yet.
     pub(crate) fn finish(mut self, origin: &Origin<'_>) -> Result<Meta> {
-        let Origin { level, unit_ms, block_hours, published_ms, replaces } = *origin;
+        let Origin { level, block_hours, published_ms, replaces } = *origin;
+        let unit_ms = self.unit_ms;
         self.end_block()?;
         let blocks: Vec<String> = self
             .blocks
@@ -137,6 +150,11 @@ impl<'a> SegmentWriter<'a> {
             files: [Some(events), totals, minutes],
         })
     }
+}
+
+/// The second that a time lies in. Segments with times that do not fit never become coarse.
+fn whole_second(time_ms: i64) -> i32 {
+    u32::try_from(time_ms.div_euclid(i64::from(COARSE_MS)).max(0)).unwrap_or(u32::MAX) as i32
 }
 
 /// Samples of one resource, stack and thread name.

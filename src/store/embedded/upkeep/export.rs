@@ -320,12 +320,18 @@ fn write_log(core: &Core, log: Log, from: usize, to: usize, file: u64) -> Result
     writer.publish().map(drop)
 }
 
+/// Whether names and executables were never exported since the start: then the first flush does it, so that whoever
+/// reads the files finds one of each kind.
+pub(super) fn never_named(upkeep: &UpkeepState) -> bool {
+    upkeep.exports.whole.is_empty()
+}
+
 /// Exports names and executables whole, if their number has changed since the last time.
 pub(super) fn plan_names(core: &Core, upkeep: &mut UpkeepState, change: &mut Change) -> Result<()> {
     let names = core.database.read(|txn| Ok(txn.open_table(tables::NAMES)?.len()?))?;
     let executables = core.dictionaries.read().executables.len() as u64;
     for (name, count) in [(NAMES, names), (EXECUTABLES, executables)] {
-        if count == 0 || upkeep.exports.whole.get(name) == Some(&count) {
+        if upkeep.exports.whole.get(name) == Some(&count) {
             continue;
         }
         let file = upkeep.file();
@@ -351,7 +357,9 @@ fn write_executables(core: &Core, file: u64) -> Result<()> {
     let ids: Vec<_> = rows.iter().map(|e| fixed(&e.id.0)).collect();
     let names: Vec<_> = rows.iter().map(|e| text(&e.name)).collect();
     let builds: Vec<_> = rows.iter().map(|e| text(&e.gnu_build_id)).collect();
-    writer.group(&[Values::Fixed(&ids), Values::Text(&names), Values::Text(&builds)])?;
+    if !ids.is_empty() {
+        writer.group(&[Values::Fixed(&ids), Values::Text(&names), Values::Text(&builds)])?;
+    }
     writer.publish().map(drop)
 }
 

@@ -37,17 +37,19 @@ pub(super) fn flush_due(core: &Core, upkeep: &mut UpkeepState, now_ms: i64, flus
 
     let complete = core.dictionaries.read().complete();
     let mut step = Publish { head_upto: Some(upto), ..Publish::default() };
-    let origin =
-        Origin { level: Level::Young, unit_ms: 1, block_hours: 1, published_ms: now_ms, replaces: &[] };
+    let origin = Origin { level: Level::Young, block_hours: 1, published_ms: now_ms, replaces: &[] };
     for (_, mut rows) in hours {
         rows.sort_unstable();
-        let mut writer = SegmentWriter::create(&core.layout, upkeep.file(), rows.len() as u64, &complete)?;
+        let mut writer = SegmentWriter::create(&core.layout, upkeep.file(), rows.len() as u64, 1, &complete)?;
         for row in rows {
             writer.push(row)?;
         }
         step.add.push(writer.finish(&origin)?);
     }
     step.exports = export::plan_logs(core, upkeep)?;
+    if export::never_named(upkeep) {
+        export::plan_names(core, upkeep, &mut step.exports)?;
+    }
     publish(core, upkeep, step)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::core::Core;
 use super::super::head::Row;
-use super::super::segment::{Level, Origin, RowStream, Segment, SegmentWriter};
+use super::super::segment::{COARSE_MS, Level, Origin, RowStream, Segment, SegmentWriter};
 use super::{DAY_MS, HOUR_MS, Publish, UpkeepState, export, publish};
 use crate::store::Result;
 
@@ -41,7 +41,7 @@ pub(super) fn merge_one(core: &Core, upkeep: &mut UpkeepState, now_ms: i64) -> R
     };
     let rows = job.inputs.iter().map(|s| s.meta.rows).sum();
     let complete = core.dictionaries.read().complete();
-    let mut writer = SegmentWriter::create(&core.layout, upkeep.file(), rows, &complete)?;
+    let mut writer = SegmentWriter::create(&core.layout, upkeep.file(), rows, job.unit_ms, &complete)?;
     for blocks in by_time(&job.inputs, block_hours) {
         merge_block(&blocks, job.unit_ms, &mut writer)?;
         writer.end_block()?;
@@ -49,7 +49,6 @@ pub(super) fn merge_one(core: &Core, upkeep: &mut UpkeepState, now_ms: i64) -> R
     let replaces: Vec<u64> = job.inputs.iter().map(|s| s.meta.id).collect();
     let meta = writer.finish(&Origin {
         level: job.level,
-        unit_ms: job.unit_ms,
         block_hours,
         published_ms: now_ms,
         replaces: &replaces,
@@ -111,10 +110,18 @@ fn next_job(core: &Core, segments: &[Arc<Segment>], now_ms: i64) -> Option<Job> 
         .iter()
         .find(|s| {
             s.meta.level == Level::Day
-                && s.meta.unit_ms < 1000
+                && s.meta.unit_ms < COARSE_MS
+                && fits_seconds(s)
                 && s.meta.extent().1.saturating_add(coarse_ms) <= now_ms
         })
-        .map(|s| Job { inputs: vec![Arc::clone(s)], level: Level::Day, unit_ms: 1000 })
+        .map(|s| Job { inputs: vec![Arc::clone(s)], level: Level::Day, unit_ms: COARSE_MS })
+}
+
+/// Whether all times can be told in seconds of 32 bits, which end in 2106.
+fn fits_seconds(segment: &Segment) -> bool {
+    let (min, max) = segment.meta.extent();
+    let fits = |ms: i64| u32::try_from(ms.div_euclid(i64::from(COARSE_MS))).is_ok();
+    fits(min) && fits(max)
 }
 
 /// As many inputs as one merge may take, smallest first; `None` when nothing would be gained.

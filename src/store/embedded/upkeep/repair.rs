@@ -245,7 +245,7 @@ fn rewrite(layout: &Layout, old: &Segment, id: u64, d: &mut Dictionaries) -> Res
     }
     d.fill_up(resources, threads, stacks);
     let complete = d.complete();
-    let mut writer = SegmentWriter::create(layout, id, old.meta.rows, &complete)?;
+    let mut writer = SegmentWriter::create(layout, id, old.meta.rows, old.meta.unit_ms, &complete)?;
     for block in &old.meta.blocks {
         let mut rows = RowStream::new(old, block.first_group..block.first_group + block.groups);
         while let Some(row) = rows.next()? {
@@ -255,7 +255,6 @@ fn rewrite(layout: &Layout, old: &Segment, id: u64, d: &mut Dictionaries) -> Res
     }
     writer.finish(&Origin {
         level: old.meta.level,
-        unit_ms: old.meta.unit_ms,
         block_hours: old.meta.block_hours,
         published_ms: old.meta.published_ms,
         replaces: &[old.meta.id],
