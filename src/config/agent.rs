@@ -61,6 +61,7 @@ impl Section for AgentSection {
     fn read(settings: &Settings) -> Self {
         let key = |name: &str| format!("{}.{name}", Self::NAME);
         // The secret of all kinds of agents must be present only where a collector is named; `run` checks that.
+        settings.without_effect(&[key("cache-directory"), key("no-kernel-version-check")]);
         let tags = settings.text(&key("tags"), "");
         Self {
             verbose: settings.bool(&key("verbose"), false),

@@ -58,6 +58,12 @@ impl CollectorSection {
 
     pub(super) fn read_with_host(settings: &Settings, host: HostPort, output: OutputSection) -> Self {
         let key = |name: &str| format!("{}.{name}", Self::NAME);
+        settings.without_effect(&[
+            key("metrics.prometheus_host"),
+            key("metrics.expvar_host"),
+            key("memory_limit"),
+            key("agent_metrics.write_all"),
+        ]);
         let disabled = settings.bool(&key("agent_metrics.disabled"), false);
         Self {
             host: settings.host_port(&key("host"), host),

@@ -30,6 +30,7 @@ pub struct Settings {
 struct Notes {
     known: BTreeMap<String, Resolved>,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 /// What a field makes of a value: the typed value, or what was expected.
@@ -52,7 +53,7 @@ impl Expected {
 
 impl Settings {
     pub(super) fn new(figment: Figment, problems: Vec<Problem>) -> Self {
-        Self { figment, notes: RefCell::new(Notes { known: BTreeMap::new(), problems }) }
+        Self { figment, notes: RefCell::new(Notes { problems, ..Notes::default() }) }
     }
 
     /// Reads one key. Absent and null give `default`; a value that `parse` refuses is noted and gives `default` too.
@@ -86,6 +87,26 @@ impl Settings {
     /// Whether any layer says something at or below `key`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.figment.find_value(key).is_ok_and(|value| !matches!(value, Value::Empty(..)))
+    }
+
+    /// Notes keys that are read and checked but have no effect in this version, where a layer sets them.
+    pub(super) fn without_effect(&self, keys: &[String]) {
+        for key in keys.iter().filter(|key| self.has(key)) {
+            let warning = Problem {
+                origin: self.origin(key),
+                key: key.clone(),
+                message: "has no effect yet".into(),
+                hint: None,
+                warning: true,
+            };
+            self.notes.borrow_mut().warnings.push(warning);
+        }
+    }
+
+    /// What was said of keys that are used nevertheless, or not at all.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        self.notes.borrow().warnings.clone()
     }
 
     /// Notes a mistake at `key`.

@@ -103,6 +103,24 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
+fn keys_without_effect_are_told_and_defaults_are_not() {
+    let yaml = "pf-elastic-collector:\n  metrics.prometheus_host: localhost:9090\n  memory_limit: 500M\n";
+    let settings = collector(yaml, &[]);
+    resolve::<CollectorSection>(&settings).expect("valid");
+    let told: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "collector.yml: pf-elastic-collector.metrics.prometheus_host: has no effect yet",
+            "collector.yml: pf-elastic-collector.memory_limit: has no effect yet"
+        ]
+    );
+    let sample = collector(&sample("pf-elastic-collector.yml"), &[]);
+    resolve::<CollectorSection>(&sample).expect("valid");
+    assert_eq!(sample.warnings(), []);
+}
+
+#[test]
 fn the_agent_takes_file_then_environment_then_flags() {
     let file = "project-id: 73\ntags \"a:b;bad tag;c\"\nsecret-token abc\nverbose\ndisable-tls true\nunknown-one 1\n";
     let settings =

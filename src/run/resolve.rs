@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, WebArgs};
 use crate::config::{
-    AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problems, Section, Settings,
-    SymbolizerSection, resolve,
+    AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problem, Problems, Section,
+    Settings, SymbolizerSection, resolve,
 };
 
 use super::Failure;
@@ -28,10 +28,22 @@ pub(super) fn environment() -> Environment {
 
 /// What resolving led to.
 pub(super) enum Outcome<S> {
-    /// Run with these settings.
-    Run(S),
+    /// Run with these settings, and tell these warnings once logging has begun.
+    Run(S, Warnings),
     /// `--check` was asked for and printed.
     Checked,
+}
+
+/// Keys that are unknown or have no effect.
+pub(super) struct Warnings(Vec<Problem>);
+
+impl Warnings {
+    /// Logs them.
+    pub(super) fn tell(self) {
+        for problem in self.0 {
+            tracing::warn!(hint = problem.hint, "{problem}");
+        }
+    }
 }
 
 /// Layers of the roles that have a store and a page: defaults, file, `-E`, the flags for both.
@@ -117,12 +129,9 @@ fn finish<S: Section>(settings: &Settings, check: bool) -> Result<Outcome<S>, Fa
         print(&settings.to_string());
         return Ok(Outcome::Checked);
     }
-    let section = resolved?;
-    for problem in unknown {
-        let hint = problem.hint.as_deref().unwrap_or("remove it, or look at the examples");
-        tracing::warn!(hint, "{problem}, ignored");
-    }
-    Ok(Outcome::Run(section))
+    let mut warnings = settings.warnings();
+    warnings.extend(unknown);
+    Ok(Outcome::Run(resolved?, Warnings(warnings)))
 }
 
 /// Whether the role read any key of this section.

@@ -18,8 +18,9 @@ use super::summary::Summary;
 use super::{Failure, all_in_one};
 
 pub(super) fn all_in_one(args: &AllInOneArgs) -> Result<(), Failure> {
-    telemetry::init(LogStyle::Agent, args.verbose);
-    let Outcome::Run(section) = resolve::all_in_one(args, is_root())? else { return Ok(()) };
+    let Outcome::Run(section, warnings) = resolve::all_in_one(args, is_root())? else { return Ok(()) };
+    telemetry::init(LogStyle::Agent, section.agent.verbose || section.collector.verbose);
+    warnings.tell();
     if args.repair {
         let mut summary = Summary::default();
         summary.line("repaired", stack::repair_store(&section.store)?);
@@ -34,8 +35,9 @@ pub(super) fn agent(args: &AgentArgs) -> Result<(), Failure> {
         super::about::print(args.copyright);
         return Ok(());
     }
-    telemetry::init(LogStyle::Agent, args.verbose);
-    let Outcome::Run(section) = resolve::agent(args)? else { return Ok(()) };
+    let Outcome::Run(section, warnings) = resolve::agent(args)? else { return Ok(()) };
+    telemetry::init(LogStyle::Agent, section.verbose);
+    warnings.tell();
     #[cfg(not(feature = "agent"))]
     {
         drop(section);
@@ -46,11 +48,10 @@ pub(super) fn agent(args: &AgentArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
-    telemetry::init(LogStyle::Server, false);
-    let section = match resolve::server::<CollectorSection>(args, CollectorSection::DEFAULT_FILE)? {
-        Outcome::Checked => return Ok(()),
-        Outcome::Run(section) => section,
-    };
+    let outcome = resolve::server::<CollectorSection>(args, CollectorSection::DEFAULT_FILE)?;
+    let Outcome::Run(section, warnings) = outcome else { return Ok(()) };
+    telemetry::init(LogStyle::Server, section.verbose);
+    warnings.tell();
     let OutputSection::Embedded(output) = &section.output else {
         return Err(Failure::Usage(
             "error: output.elasticsearch: writing to Elasticsearch is not built yet\n\
@@ -72,8 +73,9 @@ pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn web(args: &WebArgs) -> Result<(), Failure> {
+    let Outcome::Run(section, warnings) = resolve::web(args, is_root())? else { return Ok(()) };
     telemetry::init(LogStyle::Server, false);
-    let Outcome::Run(section) = resolve::web(args, is_root())? else { return Ok(()) };
+    warnings.tell();
     lifecycle::runtime()?.block_on(async {
         let mut signals = StopSignals::register()?;
         let store = stack::open_store(&section.store)?;
@@ -87,7 +89,7 @@ pub(super) fn web(args: &WebArgs) -> Result<(), Failure> {
 pub(super) fn symbolizer(args: &ServerArgs) -> Result<(), Failure> {
     match resolve::server::<SymbolizerSection>(args, SymbolizerSection::DEFAULT_FILE)? {
         Outcome::Checked => Ok(()),
-        Outcome::Run(_) => Err(Failure::not_built_yet(Role::Symbolizer)),
+        Outcome::Run(..) => Err(Failure::not_built_yet(Role::Symbolizer)),
     }
 }
 
