@@ -73,7 +73,15 @@ fn agent_at(frequency_hz: u32, length: Duration) {
     let started = start.elapsed();
     let status = handle.status();
     // The start, with its scan and tables, is told apart from the steady state.
-    std::thread::sleep(Duration::from_secs(2).min(length));
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let settled = |status: &agent::StatusReader| {
+        let counters = status.get().counters;
+        counters.iter().any(|(name, value)| *name == "tables_pending" && *value == 0)
+            && counters.iter().any(|(name, value)| *name == "batches" && *value > 0)
+    };
+    while !settled(&status) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let count =
         |name: &str| status.get().counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
     let (cpu_before, ticks_before) = (own_cpu_ns(), count("ticks"));
