@@ -6,7 +6,7 @@ BIN      = target/$(PROFILE)/everflame
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check types deny bench truth crash dist setup setup-test clean
+.PHONY: help run build test check types deny bench truth crash setup setup-test clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
