@@ -2,6 +2,10 @@
 //!
 //! Rooms in reading order, with the arrows of `docs/architecture.md`: a room imports only rooms below it.
 
+#[cfg(test)]
+#[path = "../tests/cannot_run/mod.rs"]
+mod cannot_run;
+
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod cli;

@@ -2,6 +2,8 @@
 #![cfg(feature = "agent")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
+mod cannot_run;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use cannot_run::cannot_run;
 use everflame::agent::reporter::{ReportError, Sink};
 use everflame::agent::{Agent, AgentStatus, Error, Settings, StatusReader};
 use everflame::model::{Batch, FileId, UnixNanos};
@@ -46,7 +49,7 @@ fn profile(frequency_hz: u32, meanwhile: impl FnOnce(&StatusReader)) -> Option<(
     let agent = match Agent::build(settings, Arc::clone(&sink) as Arc<dyn Sink>) {
         Ok(agent) => agent,
         Err(error @ Error::Privilege(_)) => {
-            eprintln!("not tested: {error}");
+            cannot_run("the whole agent", &error.to_string());
             return None;
         }
         Err(error) => panic!("{error} ({:?})", error.hint()),

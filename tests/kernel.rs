@@ -305,7 +305,7 @@ fn process_of_32_bits_says_so() {
     compiler.args(["-m32", "-nostdlib", "-static", "-no-pie", "-o"]).arg(&path).arg(&source);
     let built = compiler.status().is_ok_and(|status| status.success());
     let Some(program) = built.then(|| Program::other(&path)).flatten() else {
-        eprintln!("cannot run here: no 32-bit programs");
+        scene::cannot_run("32-bit programs", "the compiler or the kernel has none");
         return;
     };
     for object in objects() {

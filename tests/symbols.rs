@@ -9,12 +9,15 @@
     reason = "this file is a test throughout"
 )]
 
+mod cannot_run;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cannot_run::cannot_run;
 use everflame::model::{ElfAddr, SourceLine};
 use everflame::symbols::demangle::demangle;
 use everflame::symbols::resolve::Source;
@@ -43,10 +46,6 @@ fn output(program: &str, arguments: &[&str], input: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn skip(test: &str, why: &str) {
-    eprintln!("{test} cannot run here: {why}");
-}
-
 /// Functions with a size as `nm` lists them: start, size, name without version.
 fn nm(path: &Path, dynamic: bool) -> Option<Vec<(u64, u64, String)>> {
     let mut arguments = vec!["-S", "--defined-only", path.to_str().unwrap()];
@@ -67,7 +66,7 @@ fn nm(path: &Path, dynamic: bool) -> Option<Vec<(u64, u64, String)>> {
 
 /// First, middle and last byte of every function carry one of the names that cover them.
 fn check_against_nm(test: &str, path: &Path, dynamic: bool, at_least: usize) {
-    let Some(mut functions) = nm(path, dynamic) else { return skip(test, "no nm") };
+    let Some(mut functions) = nm(path, dynamic) else { return cannot_run(test, "no nm") };
     functions.sort();
     assert!(functions.len() >= at_least, "{} functions", functions.len());
     let index = index(path);
@@ -108,7 +107,7 @@ fn mapped(name: &str) -> Option<String> {
 
 #[test]
 fn libc_is_named_like_nm_names_it() {
-    let Some(path) = mapped("libc.so") else { return skip("libc", "this test is linked statically") };
+    let Some(path) = mapped("libc.so") else { return cannot_run("libc", "this test is linked statically") };
     check_against_nm("libc", Path::new(&path), true, 1000);
 }
 
@@ -116,7 +115,7 @@ fn libc_is_named_like_nm_names_it() {
 fn libstdcxx_is_named_like_nm_names_it() {
     let path = Path::new("/usr/lib/x86_64-linux-gnu/libstdc++.so.6");
     if !path.exists() {
-        return skip("libstdc++", "not installed");
+        return cannot_run("libstdc++", "not installed");
     }
     check_against_nm("libstdc++", path, true, 1000);
 }
@@ -130,7 +129,7 @@ fn a_rust_program_is_named_like_nm_names_it() {
 fn chromium_has_dynamic_symbols_only_and_the_rest_says_so() {
     let path = Path::new("/usr/lib/chromium/chromium");
     if !path.exists() {
-        return skip("chromium", "not installed");
+        return cannot_run("chromium", "not installed");
     }
     check_against_nm("chromium", path, true, 10);
     let index = index(path);
@@ -145,7 +144,7 @@ fn file_id_equals_what_sha256sum_makes_of_the_rule() {
     let rule = r#"{ head -c 4096 "$1"; tail -c 4096 "$1"; printf %016x "$(stat -c %s "$1")" | xxd -r -p; } | sha256sum"#;
     let sum = output("sh", &["-ec", rule, "sh", path.to_str().unwrap()], "");
     let Some(sum) = sum.filter(|_| output("sh", &["-c", "command -v xxd"], "").is_some()) else {
-        return skip("file ID", "no sha256sum or no xxd");
+        return cannot_run("file ID", "no sha256sum or no xxd");
     };
     let image = ImageFile::open(File::open(&path).unwrap()).unwrap();
     assert_eq!(file_id::of_file(&image).unwrap().to_string(), sum[..32]);
@@ -185,13 +184,15 @@ fn symbolizer(path: &Path, addresses: &[u64]) -> Option<BTreeMap<u64, Vec<(Strin
 
 fn check_go(mode: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let Some((full, stripped)) = go_programs(folder.path(), mode) else { return skip("Go tables", "no go") };
+    let Some((full, stripped)) = go_programs(folder.path(), mode) else {
+        return cannot_run("Go tables", "no go");
+    };
     let elf = Elf::open(ImageFile::open(File::open(&stripped).unwrap()).unwrap()).unwrap();
     assert!(file_id::build_ids(&elf).unwrap().go.is_some());
     let text = *elf.sections().unwrap().by_name(".text").unwrap();
     let addresses: Vec<u64> = (text.address.0..text.end().0).step_by(29).collect();
     let Some(expected) = symbolizer(&full, &addresses) else {
-        return skip("Go tables", "no llvm-symbolizer");
+        return cannot_run("Go tables", "no llvm-symbolizer");
     };
 
     let index = index(&stripped);
@@ -244,10 +245,10 @@ fn mini_debug_info_names_what_strip_took_away() {
                   objcopy --only-keep-debug full mini; xz -f mini
                   objcopy --add-section .gnu_debugdata=mini.xz program"#;
     if output("sh", &["-ec", make, "sh", folder.path().to_str().unwrap()], source).is_none() {
-        return skip("MiniDebugInfo", "no cc, objcopy or xz");
+        return cannot_run("MiniDebugInfo", "no cc, objcopy or xz");
     }
     let Some(functions) = nm(&folder.path().join("full"), false) else {
-        return skip("MiniDebugInfo", "no nm");
+        return cannot_run("MiniDebugInfo", "no nm");
     };
     let hidden = functions.iter().find(|(_, _, name)| name.starts_with("hidden")).unwrap();
     let index = index(&program);

@@ -8,6 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+#[path = "../cannot_run/mod.rs"]
+mod reason;
+
+pub(crate) use reason::cannot_run;
+
 use everflame::agent::bpf::{
     CounterClass, EndReason, Features, KernelMaps, Object, Sampler, SamplerSettings, UserFrame,
 };
@@ -27,11 +32,11 @@ pub(crate) fn turn() -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
     let lacking = Capabilities::effective().unwrap().lacking();
     if let Some(fatal) = lacking.iter().find(|lacking| lacking.fatal) {
-        eprintln!("cannot run here: {fatal}");
+        cannot_run("the kernel side", &fatal.to_string());
         return None;
     }
     if chain(Frames::Omitted).is_none() {
-        eprintln!("cannot run here: no C compiler (cc) found");
+        cannot_run("the kernel side", "no C compiler (cc) found");
         return None;
     }
     Some(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))

@@ -6,6 +6,8 @@
 
 mod all_in_one;
 mod browser;
+#[path = "../cannot_run/mod.rs"]
+mod cannot_run;
 mod http;
 mod programs;
 mod roles;

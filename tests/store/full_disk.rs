@@ -65,7 +65,7 @@ fn large(i: u64) -> Documents {
 fn a_disk_that_fills_up_loses_nothing_acknowledged() {
     let scene = Scene::new();
     let Some(_disk) = SmallDisk::mount(scene.path()) else {
-        println!("skipped: mounting a tmpfs needs root");
+        crate::cannot_run::cannot_run("a full disk", "mounting a tmpfs needs root");
         return;
     };
     // No reserve: the point is to run into the wall, first with the database, then with segments.

@@ -2,6 +2,8 @@
 #![cfg(feature = "embedded")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../cannot_run/mod.rs"]
+mod cannot_run;
 mod counts;
 mod crash;
 mod damage;

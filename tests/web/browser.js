@@ -9,6 +9,8 @@ export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** Reason for not running, or `false`. */
 export const missing = existsSync(CHROMIUM) ? false : `${CHROMIUM} is not installed; set CHROMIUM to a browser`;
+// In CI everything has to run.
+if (missing && process.env.CI) throw new Error(missing);
 
 const FLAGS = [
   "--no-sandbox",

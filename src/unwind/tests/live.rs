@@ -52,7 +52,7 @@ pub(super) fn record(directory: &Path, program: &Path, arguments: &[&str]) -> Op
         .output()
         .ok()?;
     if !done.status.success() {
-        println!("skipped: perf: {}", String::from_utf8_lossy(&done.stderr));
+        crate::cannot_run::cannot_run("perf", &String::from_utf8_lossy(&done.stderr));
         return None;
     }
     Some(parse_perf_data(&std::fs::read(data).unwrap()))

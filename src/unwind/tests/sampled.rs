@@ -19,7 +19,7 @@ pub(super) fn compile(directory: &Path, command: &str, arguments: &[&str]) -> bo
         Ok(done) if done.status.success() => true,
         Ok(done) => panic!("{command} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr)),
         Err(missing) => {
-            println!("skipped: {command}: {missing}");
+            crate::cannot_run::cannot_run(command, &missing.to_string());
             false
         }
     }

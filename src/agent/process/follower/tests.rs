@@ -13,7 +13,7 @@ fn follower() -> Option<(Follower, Notes, KernelNames)> {
     match Follower::start(&Arc::new(Executables::default())) {
         Ok(follower) => Some((follower, Notes::with_room(10_000), KernelNames::default())),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
-            eprintln!("not tested: following processes needs CAP_PERFMON: {error}");
+            crate::cannot_run::cannot_run("following processes", &format!("needs CAP_PERFMON: {error}"));
             None
         }
         Err(error) => panic!("{error}"),
@@ -75,7 +75,7 @@ fn kernel_threads_have_a_name_and_no_mappings() {
     let Some((mut follower, mut notes, mut names)) = follower() else { return };
     follower.follow(&mut notes, &mut names);
     let Some(kthreadd) = procfs::stat(2).filter(|stat| stat.kernel_thread) else {
-        eprintln!("not tested: no kernel threads visible");
+        crate::cannot_run::cannot_run("names of kernel threads", "none is visible");
         return;
     };
     let image = follower.image(2, monotonic_ns()).unwrap();
@@ -179,7 +179,7 @@ fn storm_of_libraries_threads_and_forks_is_followed() {
         match status {
             Ok(status) => assert!(status.success()),
             Err(error) => {
-                eprintln!("not tested: no C compiler: {error}");
+                crate::cannot_run::cannot_run("a compiled program", &format!("no C compiler: {error}"));
                 return None;
             }
         }
