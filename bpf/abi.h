@@ -162,6 +162,46 @@ struct abi_settings {
 };
 #define ABI_SETTINGS_BYTES 16
 
+/* ---- filter: who is sampled ---- */
+
+/* Processes, names and cgroups that can be chosen together. */
+#define ABI_MAX_CHOSEN 8192
+/* Levels of cgroups that are looked at, from the process upwards. Kubernetes under systemd has 5. */
+#define ABI_CGROUP_LEVELS 16
+
+/* Hierarchy in which cgroups are looked for: of version 2, or that of a controller of version 1. */
+#define ABI_HIERARCHY_NONE 0
+#define ABI_HIERARCHY_UNIFIED 1
+#define ABI_HIERARCHY_MEMORY 2
+#define ABI_HIERARCHY_CPU 3
+#define ABI_HIERARCHY_PIDS 4
+
+/* Last byte of a choice: what it is. A name is NUL-terminated in 16 bytes, so its last byte is zero. */
+#define ABI_CHOICE_NAME 0
+#define ABI_CHOICE_PROCESS 1
+#define ABI_CHOICE_CGROUP 2
+#define ABI_CHOICE_KIND_SHIFT 56
+
+/* One choice: number of a process or of a cgroup in `low` and its kind in `high`, or the name of a process in both. */
+struct abi_choice {
+	unsigned long long low;
+	unsigned long long high;
+};
+#define ABI_CHOICE_BYTES 16
+
+/* Frozen at load. */
+struct abi_filter {
+	/* Processes that began less long ago are not sampled; 0 = all. */
+	unsigned long long min_age_ns;
+	/* Sample only what is chosen. */
+	unsigned int choose;
+	unsigned int hierarchy;
+	/* Sample idle CPUs too. */
+	unsigned int idle;
+	unsigned int reserved;
+};
+#define ABI_FILTER_BYTES 24
+
 /* ---- one sample ---- */
 
 /*
@@ -192,4 +232,6 @@ ABI_ASSERT_SIZE(abi_rule, ABI_RULE_BYTES);
 ABI_ASSERT_SIZE(abi_process, ABI_PROCESS_BYTES);
 ABI_ASSERT_SIZE(abi_mapping_page, ABI_MAPPING_PAGE_BYTES);
 ABI_ASSERT_SIZE(abi_settings, ABI_SETTINGS_BYTES);
+ABI_ASSERT_SIZE(abi_choice, ABI_CHOICE_BYTES);
+ABI_ASSERT_SIZE(abi_filter, ABI_FILTER_BYTES);
 ABI_ASSERT_SIZE(abi_trace_event, ABI_TRACE_EVENT_BYTES);

@@ -14,6 +14,7 @@
 #include "mem.h"
 #include "regs.h"
 #include "search.h"
+#include "filter.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -286,11 +287,11 @@ int sample(struct perf_context *context)
 	if (!count)
 		return 0;
 	count->value[COUNTER_TICKS]++;
-	if (pid == 0) {
+	if (pid == 0 && !filter.idle) {
 		count->value[COUNTER_IDLE]++;
 		return 0;
 	}
-	if (settings.only_pid && settings.only_pid != pid) {
+	if ((settings.only_pid && settings.only_pid != pid) || (pid && is_filtered(pid))) {
 		count->value[COUNTER_FILTERED]++;
 		return 0;
 	}

@@ -6,6 +6,8 @@
 #![cfg(feature = "agent")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "kernel/filter.rs"]
+mod filter;
 #[path = "kernel/scene.rs"]
 #[allow(dead_code)]
 mod scene;

@@ -82,6 +82,29 @@ impl Settings {
     }
 }
 
+/// `struct abi_filter`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Filter {
+    pub(crate) min_age_ns: u64,
+    pub(crate) choose: u32,
+    pub(crate) hierarchy: u32,
+    pub(crate) idle: u32,
+    pub(crate) reserved: u32,
+}
+
+impl Filter {
+    /// As the kernel side reads it.
+    pub(crate) fn bytes(self) -> [u8; FILTER_BYTES as usize] {
+        let mut bytes = [0; FILTER_BYTES as usize];
+        bytes[0..8].copy_from_slice(&self.min_age_ns.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.choose.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.hierarchy.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.idle.to_ne_bytes());
+        bytes
+    }
+}
+
 /// `struct abi_mapping_page`: only its offsets are used, in 32-bit words.
 #[repr(C)]
 struct MappingPageLayout {
@@ -159,6 +182,7 @@ const _: () = {
     assert!(size_of::<Rule>() == RULE_BYTES as usize);
     assert!(size_of::<Process>() == PROCESS_BYTES as usize);
     assert!(size_of::<Settings>() == SETTINGS_BYTES as usize);
+    assert!(size_of::<Filter>() == FILTER_BYTES as usize);
     assert!(size_of::<MappingPageLayout>() == MAPPING_PAGE_BYTES as usize);
     assert!(size_of::<TraceEvent>() == TRACE_EVENT_BYTES as usize);
     assert!(INNER_FRAMES + OUTER_FRAMES == MAX_USER_FRAMES);

@@ -9,6 +9,7 @@ use libbpf_rs::{Link, Map, MapCore, MapFlags, ObjectBuilder, OpenObject, PrintLe
 use parking_lot::Mutex;
 
 use super::abi::{self, COUNTERS, CounterClass};
+use super::choice::{Choice, FilterSettings};
 use super::features::Features;
 use super::maps::KernelMaps;
 use super::ring::Ring;
@@ -59,6 +60,10 @@ pub struct SamplerSettings {
     pub max_processes: u32,
     /// Only this process, for tests; `None` = all.
     pub only_pid: Option<u32>,
+    /// Only these CPUs; `None` = all.
+    pub cpus: Option<Vec<u32>>,
+    /// Who is sampled.
+    pub filter: FilterSettings,
     /// Type information of the running kernel, where it carries none itself.
     pub kernel_types: Option<PathBuf>,
 }
@@ -72,6 +77,8 @@ impl Default for SamplerSettings {
             ring_bytes: 4 << 20,
             max_processes: 8192,
             only_pid: None,
+            cpus: None,
+            filter: FilterSettings::default(),
             kernel_types: None,
         }
     }
@@ -126,6 +133,14 @@ pub enum Error {
         /// What the library said.
         message: String,
     },
+    /// A choice could not be stored.
+    #[error("cannot choose {choice}: {message}")]
+    Choice {
+        /// Which.
+        choice: Choice,
+        /// What the system said.
+        message: String,
+    },
     /// The list of CPUs could not be read.
     #[error("/sys/devices/system/cpu/online: {0}")]
     Cpus(#[source] io::Error),
@@ -157,6 +172,7 @@ pub struct Sampler {
     object: Object,
     features: Features,
     period_ns: u64,
+    only_cpus: Option<Vec<u32>>,
     max_processes: u32,
     malformed: u64,
 }
@@ -193,7 +209,8 @@ impl Sampler {
             loaded,
             object,
             features,
-            period_ns: 1_000_000_000 / u64::from(settings.frequency_hz),
+            period_ns: period_ns(settings.frequency_hz),
+            only_cpus: settings.cpus.clone(),
             max_processes: settings.max_processes,
             malformed: 0,
         })
@@ -212,7 +229,10 @@ impl Sampler {
     /// Makes every CPU tick that is online and does not yet, and forgets those that went away. Call it at the start
     /// and now and then afterwards. Returns how many tick.
     pub fn follow_cpus(&mut self) -> Result<usize, Error> {
-        let online = perf::online_cpus().map_err(Error::Cpus)?;
+        let mut online = perf::online_cpus().map_err(Error::Cpus)?;
+        if let Some(only) = &self.only_cpus {
+            online.retain(|cpu| only.contains(cpu));
+        }
         // The clock of a CPU that goes away is dead for good, also when the CPU comes back.
         self.links.retain(|cpu, _| online.contains(cpu));
         for cpu in online {
@@ -236,9 +256,31 @@ impl Sampler {
         Ok(self.links.len())
     }
 
-    /// Ends the ticking; what was stored can still be drained.
+    /// Ends the ticking; what was stored can still be drained. [`Sampler::follow_cpus`] starts it again.
     pub fn stop(&mut self) {
         self.links.clear();
+    }
+
+    /// Ticks at another rate from the next [`Sampler::follow_cpus`] on; until then not at all.
+    pub fn set_frequency(&mut self, frequency_hz: u32) {
+        self.period_ns = period_ns(frequency_hz);
+        self.links.clear();
+    }
+
+    /// Adds to what is sampled, or takes away from it. Has an effect only with [`FilterSettings::choose`].
+    pub fn choose(&self, choice: Choice, wanted: bool) -> Result<(), Error> {
+        let part = |source| Error::Part { object: self.object, part: "map chosen", source };
+        let map = find_map(&self.loaded, "chosen").map_err(part)?;
+        let key = choice.key();
+        let done = if wanted {
+            map.update(&key, &1_u32.to_ne_bytes(), MapFlags::ANY)
+        } else {
+            match map.delete(&key) {
+                Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
+                done => done,
+            }
+        };
+        done.map_err(|error| Error::Choice { choice, message: format!("{error:#}") })
     }
 
     /// Hands over what was sampled since the last call, oldest first. Returns the number of samples. Never waits: the
@@ -378,11 +420,16 @@ fn size_maps(open: &mut OpenObject, settings: &SamplerSettings) -> libbpf_rs::Re
         match map.name().to_str() {
             Some("events") => map.set_max_entries(ring_bytes)?,
             Some("processes") => map.set_max_entries(settings.max_processes.max(1))?,
+            Some(".rodata.filter") => map.set_initial_value(&settings.filter.abi().bytes())?,
             Some(".rodata.settings") => map.set_initial_value(&frozen.bytes())?,
             _ => {}
         }
     }
     Ok(())
+}
+
+fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
 }
 
 fn find_map<'o>(object: &'o libbpf_rs::Object, name: &str) -> io::Result<Map<'o>> {

@@ -8,6 +8,7 @@
 
 pub(crate) mod abi;
 pub(crate) mod capset;
+mod choice;
 mod features;
 mod load;
 mod maps;
@@ -17,6 +18,7 @@ mod ring;
 mod statistics;
 
 pub use abi::CounterClass;
+pub use choice::{Choice, FilterSettings, Hierarchy};
 pub use features::{Features, Missing};
 pub use load::{Error, Object, Sampler, SamplerSettings};
 pub use maps::KernelMaps;
