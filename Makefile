@@ -14,8 +14,8 @@ help: ## Show this list
 setup: ## Install what building needs (clang, libelf, …)
 	@deploy/install-packages build
 
-setup-test: ## Install what the tests need (gdb, Chromium, Go, …)
-	@deploy/install-packages build test
+setup-test: ## Install what the tests need (gdb, Chromium, Go, busybox, …)
+	@deploy/install-packages build test kernels
 
 build: setup ## Build the program
 	$(CARGO) build --profile $(PROFILE) --locked
@@ -45,10 +45,15 @@ deny: ## Licences and sources of all dependencies
 test: setup-test check ## Every test; what needs root, Chromium or a kernel feature says so when it cannot run
 	$(CARGO) test --locked
 	@$(MAKE) --no-print-directory test-page
+	@$(MAKE) --no-print-directory test-kernels
 
-.PHONY: test-page
+.PHONY: test-page test-kernels
 test-page: node_modules/.package-lock.json ## Browser scenes of the page
 	node --test tests/web/
+
+test-kernels: ## The kernel side in QEMU guests: 5.10, 6.1, 6.12, the newest (KERNELS="5.10" for one)
+	@deploy/install-packages build kernels
+	@CARGO="$(CARGO)" tests/kernels/run $(KERNELS)
 
 # 146 hours of a synthetic host of 32 CPUs are more than 100 million samples.
 STORE_HOURS ?= 146

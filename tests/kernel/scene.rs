@@ -49,7 +49,7 @@ pub(crate) enum Frames {
 }
 
 /// The program with the known chain, compiled once; or where `EVERFLAME_CHAIN_DIR` says it lies, for machines without a
-/// compiler: `omitted` and `kept`.
+/// compiler (`tests/kernels/image` puts them there): `omitted` and `kept`.
 pub(crate) fn chain(frames: Frames) -> Option<&'static Path> {
     static BUILT: OnceLock<(PathBuf, Option<tempfile::TempDir>, bool)> = OnceLock::new();
     static PATHS: OnceLock<[PathBuf; 2]> = OnceLock::new();
@@ -69,6 +69,19 @@ pub(crate) fn chain(frames: Frames) -> Option<&'static Path> {
     });
     let paths = PATHS.get_or_init(|| ["omitted", "kept"].map(|name| directory.join(name)));
     works.then(|| paths[frames as usize].as_path())
+}
+
+/// An endless loop of two instructions in 32-bit code, compiled, or ready beside the chain programs; `None` where the
+/// compiler makes none.
+pub(crate) fn loop_of_32_bits(directory: &Path) -> Option<PathBuf> {
+    if let Some(ready) = std::env::var_os("EVERFLAME_CHAIN_DIR") {
+        return Some(PathBuf::from(ready).join("loop")).filter(|path| path.exists());
+    }
+    let (source, path) = (directory.join("loop.s"), directory.join("loop"));
+    fs::write(&source, ".globl _start\n_start: jmp _start\n").unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-m32", "-nostdlib", "-static", "-no-pie", "-o"]).arg(&path).arg(&source);
+    compiler.status().is_ok_and(|status| status.success()).then_some(path)
 }
 
 /// Objects that the running kernel can be expected to take; says so when it is not both.

@@ -186,17 +186,15 @@ impl Sampler {
         }
         let features = Features::probe();
         let (object, loaded) = match settings.object {
-            Object::Auto if features.allows_modern() => {
-                match load_object(Object::Modern, settings, &features) {
-                    Ok(loaded) => (Object::Modern, loaded),
-                    Err(refused) => {
-                        tracing::warn!(error = %refused, "falling back to the legacy object");
-                        (Object::Legacy, load_object(Object::Legacy, settings, &features)?)
-                    }
+            Object::Auto if features.allows_modern() => match load_object(Object::Modern, settings) {
+                Ok(loaded) => (Object::Modern, loaded),
+                Err(refused) => {
+                    tracing::warn!(error = %refused, "falling back to the legacy object");
+                    (Object::Legacy, load_object(Object::Legacy, settings)?)
                 }
-            }
-            Object::Auto => (Object::Legacy, load_object(Object::Legacy, settings, &features)?),
-            forced => (forced, load_object(forced, settings, &features)?),
+            },
+            Object::Auto => (Object::Legacy, load_object(Object::Legacy, settings)?),
+            forced => (forced, load_object(forced, settings)?),
         };
         let part = |part| move |source| Error::Part { object, part, source };
         let events = find_map(&loaded, "events").map_err(part("map events"))?;
@@ -383,20 +381,15 @@ fn hear_libbpf(level: PrintLevel, text: String) {
 }
 
 /// Opens, sizes and loads one object.
-fn load_object(
-    object: Object,
-    settings: &SamplerSettings,
-    features: &Features,
-) -> Result<libbpf_rs::Object, Error> {
+fn load_object(object: Object, settings: &SamplerSettings) -> Result<libbpf_rs::Object, Error> {
+    load_open(object, open_object(object, settings)?)
+}
+
+/// Opens an object and brings the settings into it.
+pub(super) fn open_object(object: Object, settings: &SamplerSettings) -> Result<OpenObject, Error> {
     libbpf_rs::set_print(Some((PrintLevel::Info, hear_libbpf)));
     LAST_WARNINGS.lock().clear();
-    let refused = |error: libbpf_rs::Error| {
-        let warnings = LAST_WARNINGS.lock();
-        let first = warnings.iter().map(|text| text.trim_start_matches("libbpf:").trim()).next();
-        let message = first.map_or_else(|| format!("{error:#}"), |first| format!("{error:#}: {first}"));
-        let hint = features.missing().first().map(|missing| missing.cure);
-        Error::Load { object, message, hint }
-    };
+    let refused = |error| refused(object, &error);
     let image = if object == Object::Legacy { LEGACY } else { MODERN };
     let mut builder = ObjectBuilder::default();
     builder.name("everflame").map_err(refused)?;
@@ -405,7 +398,21 @@ fn load_object(
     }
     let mut open = builder.open_memory(&image.0).map_err(refused)?;
     size_maps(&mut open, settings).map_err(refused)?;
-    open.load().map_err(refused)
+    Ok(open)
+}
+
+/// Hands an object to the kernel.
+pub(super) fn load_open(object: Object, open: OpenObject) -> Result<libbpf_rs::Object, Error> {
+    open.load().map_err(|error| refused(object, &error))
+}
+
+/// The error of a refused object, with what the library said first.
+fn refused(object: Object, error: &libbpf_rs::Error) -> Error {
+    let warnings = LAST_WARNINGS.lock();
+    let first = warnings.iter().map(|text| text.trim_start_matches("libbpf:").trim()).next();
+    let message = first.map_or_else(|| format!("{error:#}"), |first| format!("{error:#}: {first}"));
+    let hint = Features::probe().missing().first().map(|missing| missing.cure);
+    Error::Load { object, message, hint }
 }
 
 /// Brings the settings into the object before it is loaded.

@@ -16,6 +16,7 @@ mod perf;
 mod raw_trace;
 mod ring;
 mod statistics;
+mod verifier;
 
 pub use abi::CounterClass;
 pub use choice::{Choice, FilterSettings, Hierarchy};
@@ -24,3 +25,4 @@ pub use load::{Error, Object, Sampler, SamplerSettings};
 pub use maps::KernelMaps;
 pub use raw_trace::{EndReason, RawTrace, UserFrame};
 pub use statistics::{RunStatistics, StatisticsSwitch};
+pub use verifier::{VerifierWork, verifier_work};

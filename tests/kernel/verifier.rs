@@ -1,0 +1,36 @@
+//! The verifier's work, compared with what was written down in `tests/kernels/verifier.tsv`.
+
+use everflame::agent::bpf::{Features, Object, VerifierWork};
+
+/// Kernel line, architecture, object, program, instructions, states; tabs between them.
+const KEPT: &str = include_str!("../kernels/verifier.tsv");
+/// No program may come near the kernel's limit of 1,000,000, nor near what old kernels take seconds for.
+const MOST_INSTRUCTIONS: u64 = 20_000;
+
+/// Fails when the verifier walked more than the limit, or half as much again as it did when the figure was kept.
+#[allow(clippy::print_stdout)]
+pub(crate) fn check(object: Object, work: &VerifierWork) {
+    let release = Features::probe().kernel;
+    let line: Vec<&str> = release.split(['.', '-']).take(2).collect();
+    let key = [&*line.join("."), std::env::consts::ARCH, object.name(), &*work.program];
+    // Read by tests/kernels/run, which makes the table of all kernels.
+    println!("verifier: {}\t{}\t{}", key.join("\t"), work.instructions, work.states);
+    let limit = match kept(&key) {
+        Some(instructions) => MOST_INSTRUCTIONS.min(instructions + instructions / 2),
+        None => MOST_INSTRUCTIONS,
+    };
+    assert!(
+        work.instructions <= limit,
+        "{release}: {} object: {} instructions walked, at most {limit} expected",
+        object.name(),
+        work.instructions
+    );
+}
+
+/// Instructions written down for this kernel line, architecture, object and program.
+fn kept(key: &[&str; 4]) -> Option<u64> {
+    let rows = KEPT.lines().filter(|line| !line.starts_with('#'));
+    rows.map(|row| row.split('\t').collect::<Vec<_>>())
+        .find(|row| row.starts_with(key))
+        .map(|row| row[4].parse().expect("tests/kernels/verifier.tsv: instructions are a number"))
+}
