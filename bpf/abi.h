@@ -29,15 +29,20 @@
 #define ABI_PART_PAGES 1024
 /* Parts the outer map has room for: 1 GiB. How many there are is the pool's budget. */
 #define ABI_MAX_PARTS 256
-/* Distinct rules of the whole machine; 4,198 were seen on one with 2,436 executables. */
+/* Distinct rules of the whole machine: as many as a row can name. */
 #define ABI_MAX_RULES 16384
 
-/* Groups of a leaf: halfword g of the page is the first low address of group g, words 16g.. are its rows. */
-#define ABI_LEAF_FIRST_GROUP 2
+/*
+ * Leaf: word g, from ABI_LEAF_FIRST_GROUP on, is the offset of the first row of group g, words 16g.. are its rows: in the
+ * upper 18 bits the distance from the group's first row, below it the rule. Words before the first group are 0, padding is
+ * all ones. Groups of several tables may share a leaf, in ranges of offsets that are far apart.
+ */
+#define ABI_LEAF_FIRST_GROUP 4
 #define ABI_LEAF_GROUPS 64
 #define ABI_LEAF_GROUP_ROWS 16
-/* Largest distance from a leaf's base that a row may have; 0xffff is padding. */
-#define ABI_LEAF_SPAN 65534
+#define ABI_ROW_RULE_BITS 14
+/* Distance beyond which all addresses are alike; a row's own is smaller by more than ABI_MAX_PASSED. */
+#define ABI_GROUP_SPAN 0x3fffe
 /* Keys of an inner page: words 1..511, the child of key j is word 512 + j. */
 #define ABI_INNER_KEYS 511
 /* Mappings of a mapping page: entries 1..127. */
@@ -96,6 +101,15 @@
 #define ABI_CFA_FRAME_POINTER 7
 #define ABI_CFA_SIGNAL 8
 #define ABI_CFA_STOP 9
+/*
+ * Runs of pushes or pops under one rule: like ABI_CFA_SP, and 8 more (or less) for each bit d of `ra_offset` with d up to
+ * the number of bytes passed since the row's address. The return address lies at CFA - 8. `fp` holds from `slot` bytes on;
+ * before, the register is unchanged.
+ */
+#define ABI_CFA_PUSHES 10
+#define ABI_CFA_POPS 11
+/* Most bytes passed that are told apart. */
+#define ABI_MAX_PASSED 31
 
 /* Where the caller's frame pointer is. */
 #define ABI_FP_UNCHANGED 0
@@ -112,12 +126,12 @@ struct abi_rule {
 	unsigned char cfa;
 	unsigned char fp;
 	unsigned char ra;
-	/* Slot of the register in the saved user registers, for ABI_CFA_REGISTER and ABI_RA_REGISTER. */
+	/* Slot of the register in the saved user registers, for ABI_CFA_REGISTER and ABI_RA_REGISTER; runs: see above. */
 	unsigned char slot;
 	/* Added to the base; PLT: threshold. */
 	int cfa_offset;
 	int fp_offset;
-	/* ABI_RA_AT_CFA: added to the CFA. Deref kinds: added after the read; their return address lies at CFA - 8. */
+	/* ABI_RA_AT_CFA: added to the CFA. Deref kinds: added after the read; their return address lies at CFA - 8. Runs: bits. */
 	int ra_offset;
 };
 #define ABI_RULE_BYTES 16

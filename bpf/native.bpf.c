@@ -60,17 +60,33 @@ static __always_inline u32 step_by_frame_pointer(struct record *r, u32 why)
 	return 0;
 }
 
-/* Applies one rule. Returns 0 to go on, else the end reason. */
-static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule *rule)
+/* Bits set. */
+static __always_inline u32 count_bits(u32 bits)
+{
+	bits -= bits >> 1 & 0x55555555;
+	bits = (bits & 0x33333333) + (bits >> 2 & 0x33333333);
+	bits = (bits + (bits >> 4)) & 0x0f0f0f0f;
+	return bits * 0x01010101 >> 24;
+}
+
+/* Applies one rule, `passed` bytes behind the row that names it. Returns 0 to go on, else the end reason. */
+static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule *rule, u32 passed)
 {
 	u64 sp = r->sp, fp = r->fp, cfa, next_fp = fp, pc = 0;
 	s64 offset = rule->cfa_offset, ra_offset = rule->ra_offset;
-	u8 kind = rule->cfa;
+	u8 kind = rule->cfa, fp_kind = rule->fp;
 
 	if (kind == ABI_CFA_SP) {
 		cfa = sp + offset;
 	} else if (kind == ABI_CFA_FP) {
 		cfa = fp + offset;
+	} else if (kind == ABI_CFA_PUSHES || kind == ABI_CFA_POPS) {
+		u64 moved = 8 * (u64)count_bits((u32)rule->ra_offset & ((2U << passed) - 1));
+
+		cfa = sp + offset + (kind == ABI_CFA_PUSHES ? moved : -moved);
+		ra_offset = -8;
+		if (passed < rule->slot)
+			fp_kind = ABI_FP_UNCHANGED;
 	} else if (kind == ABI_CFA_STOP) {
 		return END_COMPLETE;
 	} else if (kind == ABI_CFA_PLT) {
@@ -104,13 +120,13 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 	}
 
 	/* The lower address first, so that one window serves both reads. */
-	if (rule->fp == ABI_FP_AT_CFA) {
+	if (fp_kind == ABI_FP_AT_CFA) {
 		if (read_word(r, cfa + rule->fp_offset, &next_fp))
 			return END_UNREADABLE_STACK;
-	} else if (rule->fp == ABI_FP_AT_FP) {
+	} else if (fp_kind == ABI_FP_AT_FP) {
 		if (read_word(r, fp + rule->fp_offset, &next_fp))
 			return END_UNREADABLE_STACK;
-	} else if (rule->fp == ABI_FP_UNKNOWN) {
+	} else if (fp_kind == ABI_FP_UNKNOWN) {
 		next_fp = 0;
 	}
 	if (rule->ra == ABI_RA_AT_CFA) {
@@ -154,10 +170,10 @@ static __always_inline u32 step(struct record *r)
 			return why;
 		return step_by_frame_pointer(r, why);
 	}
-	rule = get_rule(found);
+	rule = get_rule(found & (ABI_MAX_RULES - 1));
 	if (!rule)
 		return END_NO_RULE;
-	return step_by_rule(r, rule);
+	return step_by_rule(r, rule, found >> PASSED_SHIFT & ABI_MAX_PASSED);
 }
 
 #ifdef EVERFLAME_LEGACY

@@ -51,24 +51,35 @@ static __always_inline u64 search_inner(const struct page *page, u64 offset)
 	return i;
 }
 
-/* Word of the row that holds at `low` bytes above the leaf's base: first its group (two cache lines), then the row (one). */
-static __always_inline u64 search_leaf(const struct page *page, u64 low)
+/*
+ * Rule that holds at an offset not below the first row, and bytes passed since its row: first the group (three cache lines
+ * at most), then the row (one).
+ */
+static __always_inline u32 search_leaf(const struct page *page, u64 offset)
 {
-	const u16 *first_low = (const void *)page;
-	u64 group = 0, row = 0, key = low << 16 | 0xfffe;
+	u64 group = 0, row = 0, passed, key;
+	u32 word;
 
-	STEP(group, 32, low - first_low[group + 32]);
-	STEP(group, 16, low - first_low[group + 16]);
-	STEP(group, 8, low - first_low[group + 8]);
-	STEP(group, 4, low - first_low[group + 4]);
-	STEP(group, 2, low - first_low[group + 2]);
-	STEP(group, 1, low - first_low[group + 1]);
+	STEP(group, 32, offset - page->word[group + 32]);
+	STEP(group, 16, offset - page->word[group + 16]);
+	STEP(group, 8, offset - page->word[group + 8]);
+	STEP(group, 4, offset - page->word[group + 4]);
+	STEP(group, 2, offset - page->word[group + 2]);
+	STEP(group, 1, offset - page->word[group + 1]);
+	passed = offset - page->word[group];
+	if (passed > ABI_GROUP_SPAN)
+		passed = ABI_GROUP_SPAN;
+	key = passed << ABI_ROW_RULE_BITS | ((1 << ABI_ROW_RULE_BITS) - 1);
 	group <<= 4;
 	STEP(row, 8, key - page->word[group + row + 8]);
 	STEP(row, 4, key - page->word[group + row + 4]);
 	STEP(row, 2, key - page->word[group + row + 2]);
 	STEP(row, 1, key - page->word[group + row + 1]);
-	return group + row;
+	word = page->word[group + row];
+	passed -= word >> ABI_ROW_RULE_BITS;
+	if (passed > ABI_MAX_PASSED)
+		passed = ABI_MAX_PASSED;
+	return (word & ((1 << ABI_ROW_RULE_BITS) - 1)) | (u32)passed << PASSED_SHIFT;
 }
 
 /* A pointer to the mapping that covers the address, or null with `why` set. */
@@ -109,7 +120,7 @@ none:
 	return 0;
 }
 
-/* Rule of a code address, or FAILED | reason. */
+/* Rule of a code address and bytes passed since its row, or FAILED | reason. */
 static __always_inline u32 search_tables(struct record *r, u64 pc)
 {
 	u32 why = 0;
@@ -149,13 +160,9 @@ static __always_inline u32 search_tables(struct record *r, u64 pc)
 	page = get_page(id);
 	if (!page)
 		return FAILED | END_TABLE_MOVED;
-	if (offset < page->word[0])
+	if (offset < page->word[ABI_LEAF_FIRST_GROUP])
 		return FAILED | END_NO_RULE;
-	offset -= page->word[0];
-	if (offset > ABI_LEAF_SPAN)
-		offset = ABI_LEAF_SPAN;
-	i = search_leaf(page, offset);
-	return page->word[i] & 0xffff;
+	return search_leaf(page, offset);
 }
 
 /* The same, remembering what was found, failures too: they hold as long as the stamp. */

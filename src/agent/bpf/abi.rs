@@ -43,6 +43,32 @@ impl Rule {
             self.ra_offset as u32,
         ]
     }
+
+    /// Whether it speaks of several stack pointers, by the bytes passed since its row.
+    pub(crate) fn is_run(self) -> bool {
+        matches!(u32::from(self.cfa), CFA_PUSHES | CFA_POPS)
+    }
+
+    /// The plain rule that it is `passed` bytes behind its row, at most [`MAX_PASSED`].
+    pub(crate) fn at(self, passed: u32) -> Self {
+        if !self.is_run() {
+            return self;
+        }
+        let steps = self.ra_offset as u32 & (2_u32 << passed.min(MAX_PASSED)).wrapping_sub(1);
+        let moved = 8 * steps.count_ones() as i32;
+        let moved = if u32::from(self.cfa) == CFA_PUSHES { moved } else { -moved };
+        let (fp, fp_offset) =
+            if passed < u32::from(self.slot) { (FP_UNCHANGED as u8, 0) } else { (self.fp, self.fp_offset) };
+        Self {
+            cfa: CFA_SP as u8,
+            fp,
+            slot: 0,
+            cfa_offset: self.cfa_offset.wrapping_add(moved),
+            fp_offset,
+            ra_offset: -8,
+            ..self
+        }
+    }
 }
 
 /// `struct abi_process`.

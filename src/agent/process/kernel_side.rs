@@ -1,5 +1,6 @@
 //! What the process room asks of the kernel side. `agent::tables` answers; tests may record.
 
+use crate::agent::tables::TableImage;
 use crate::model::RuntimeAddr;
 use crate::unwind::UnwindTable;
 
@@ -52,6 +53,9 @@ pub enum KernelSideError {
 pub trait KernelSide {
     /// Publishes a table. The same content published twice gives the same id, counted.
     fn publish(&mut self, table: &UnwindTable) -> Result<TableId, KernelSideError>;
+
+    /// The same for a table that was made ready elsewhere.
+    fn publish_image(&mut self, image: &TableImage) -> Result<TableId, KernelSideError>;
 
     /// Gives one use of a table back; its pages are reused when nobody uses them.
     fn retire(&mut self, table: TableId);

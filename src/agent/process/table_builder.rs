@@ -17,8 +17,8 @@ use super::executables::Executables;
 use super::kernel_side::{KernelSide, KernelSideError, TableId};
 use super::unwind_image::{self, NoTable};
 use crate::agent::host::release_freed_memory;
+use crate::agent::tables::TableImage;
 use crate::model::FileId;
-use crate::unwind::UnwindTable;
 
 /// Most files that wait for a worker. What is beyond is asked for again when it is sampled.
 const MAX_WAITING: usize = 4096;
@@ -75,7 +75,7 @@ struct Queue {
     waiting: BTreeMap<(i64, u64), Arc<Executable>>,
     place: HashMap<FileId, (i64, u64)>,
     arrivals: u64,
-    finished: Vec<(FileId, Result<UnwindTable, NoTable>)>,
+    finished: Vec<(FileId, Result<TableImage, NoTable>)>,
     in_work: usize,
     stop: bool,
 }
@@ -167,7 +167,7 @@ impl TableBuilder {
         let mut published = Vec::new();
         for (file_id, table) in finished {
             let state = match table {
-                Ok(table) if !table.rows.is_empty() => self.publish_one(file_id, &table, kernel, &is_mapped),
+                Ok(table) if !table.is_empty() => self.publish_one(file_id, &table, kernel, &is_mapped),
                 Ok(_) => State::None,
                 Err(error) => {
                     tracing::debug!(file = %file_id, "no unwind table: {error}");
@@ -187,15 +187,15 @@ impl TableBuilder {
     fn publish_one(
         &mut self,
         file_id: FileId,
-        table: &UnwindTable,
+        table: &TableImage,
         kernel: &mut dyn KernelSide,
         is_mapped: &impl Fn(FileId) -> bool,
     ) -> State {
-        let mut answer = kernel.publish(table);
+        let mut answer = kernel.publish_image(table);
         if matches!(answer, Err(KernelSideError::PoolFull { .. }))
             && self.retire_unmapped(kernel, is_mapped) > 0
         {
-            answer = kernel.publish(table);
+            answer = kernel.publish_image(table);
         }
         match answer {
             Ok(id) => {
@@ -204,7 +204,7 @@ impl TableBuilder {
             }
             Err(error) => {
                 self.counts.refused += 1;
-                tracing::warn!(file = %file_id, rows = table.rows.len(), "unwind table not published: {error}");
+                tracing::warn!(file = %file_id, rows = table.source_rows(), "unwind table not published: {error}");
                 State::Refused(Instant::now())
             }
         }
@@ -294,7 +294,7 @@ fn work(shared: &Shared, executables: &Executables, mut ring: io::PipeWriter) {
             }
         };
         let table = match executables.handle(&executable) {
-            Some(file) => unwind_image::build(file),
+            Some(file) => unwind_image::build(file).map(|table| TableImage::new(&table)),
             None => Err(NoTable::Gone),
         };
         let mut queue = shared.queue.lock();

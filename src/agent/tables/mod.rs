@@ -4,27 +4,30 @@
 //! process beyond its number, and no clock but the one it is given. Content is shared: the same table published twice is
 //! stored once, a rule once for the machine. A table without users stays as long as there is room for it.
 
+mod image;
 mod pages;
 mod pool;
 mod processes;
 #[cfg(test)]
 mod recorded;
 mod rules;
+mod runs;
+#[cfg(test)]
+mod search;
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hasher;
 use std::time::Instant;
 
-use twox_hash::XxHash64;
-
+use image::Content;
+pub use image::TableImage;
 pub use pool::Page;
 use pool::{GRACE, Pool, Refusal};
 use processes::Entry;
-use rules::RuleIds;
+use rules::{NoRoom, RuleIds};
 
 use crate::agent::bpf::abi;
 use crate::agent::process::{KernelSide, KernelSideError, ProcessMapping, TableId};
-use crate::unwind::{Row, UnwindTable};
+use crate::unwind::UnwindTable;
 
 /// Where pages, rules and process rows are stored. `agent::bpf::KernelMaps` is the kernel's; errors are errno values.
 pub trait Memory {
@@ -85,9 +88,6 @@ struct Process {
     pages: Vec<u32>,
     tables: Vec<TableId>,
 }
-
-/// Fingerprint of a table as written: 128 bits and the number of rows.
-type Content = (u64, u64, u64, usize);
 
 /// The kernel side's tables and processes.
 pub struct Tables<M> {
@@ -230,10 +230,11 @@ impl<M: Memory> Tables<M> {
 
 impl<M: Memory> KernelSide for Tables<M> {
     fn publish(&mut self, table: &UnwindTable) -> Result<TableId, KernelSideError> {
-        let Some((numbers, lost)) = self.rules.number(&table.rules, &mut self.memory) else {
-            return Err(KernelSideError::RulesFull { limit: abi::MAX_RULES });
-        };
-        let content = fingerprint(table.base.0, &table.rows, &numbers);
+        self.publish_image(&TableImage::new(table))
+    }
+
+    fn publish_image(&mut self, image: &TableImage) -> Result<TableId, KernelSideError> {
+        let content = image.content();
         if let Some(&id) = self.by_content.get(&content)
             && let Some(known) = self.stored.get_mut(&id)
         {
@@ -241,25 +242,29 @@ impl<M: Memory> KernelSide for Tables<M> {
             known.idle_since = None;
             return Ok(id);
         }
+        let expanded;
+        let (image, numbers) = match self.rules.number(&image.rules, &mut self.memory) {
+            Ok(numbers) => (image, Ok(numbers)),
+            Err(NoRoom::ForRuns) => {
+                expanded = image.expanded();
+                let numbers = self.rules.number(&expanded.rules, &mut self.memory);
+                (&expanded, numbers)
+            }
+            Err(NoRoom::AtAll) => (image, Err(NoRoom::AtAll)),
+        };
+        let numbers = numbers.map_err(|_| KernelSideError::RulesFull { limit: abi::MAX_RULES })?;
         let full = KernelSideError::PoolFull {
             used_bytes: self.pool.used_bytes(),
             budget_bytes: self.pool.budget_bytes(),
         };
-        let plan = pages::Plan::new(&table.rows).ok_or(full)?;
+        let plan = pages::Plan::new(image.groups.len()).ok_or(full)?;
         let ids = self.take_pages(plan.pages(), self.reserve_pages)?;
-        let root = plan.write(&table.rows, &numbers, &ids, |id, page| self.memory.write_page(id, page));
-        self.dropped_rules += lost;
+        let root = plan.write(image, &numbers.numbers, &ids, |id, page| self.memory.write_page(id, page));
+        self.dropped_rules += numbers.lost + image.lost_rules;
         self.last_table += 1;
         let id = TableId(self.last_table);
-        let stored = Table {
-            root,
-            base: table.base.0,
-            pages: ids,
-            content,
-            published: 1,
-            mapped: 0,
-            idle_since: None,
-        };
+        let stored =
+            Table { root, base: image.base, pages: ids, content, published: 1, mapped: 0, idle_since: None };
         self.stored.insert(id, stored);
         self.by_content.insert(content, id);
         Ok(id)
@@ -325,23 +330,6 @@ impl<M: Memory> KernelSide for Tables<M> {
         }
         self.forget(process);
     }
-}
-
-/// Two hashes of what the pages will hold.
-fn fingerprint(base: u64, rows: &[Row], numbers: &[u16]) -> Content {
-    const ROWS_AT_ONCE: usize = 512;
-    let (mut first, mut second) = (XxHash64::with_seed(1), XxHash64::with_seed(2));
-    let mut keys = Vec::with_capacity(ROWS_AT_ONCE * size_of::<u64>());
-    for rows in rows.chunks(ROWS_AT_ONCE) {
-        keys.clear();
-        for row in rows {
-            let number = numbers.get(usize::from(row.rule)).copied().unwrap_or(rules::UNKNOWN);
-            keys.extend_from_slice(&(u64::from(row.offset) << 16 | u64::from(number)).to_le_bytes());
-        }
-        first.write(&keys);
-        second.write(&keys);
-    }
-    (base, first.finish(), second.finish(), rows.len())
 }
 
 #[cfg(test)]

@@ -13,6 +13,27 @@ pub(super) const UNKNOWN: u16 = 0;
 /// What is beyond becomes [`UNKNOWN`].
 pub(super) const MAX_NEW_RULES: usize = 2048;
 
+/// Rules kept for those that say one thing: a rule for runs only saves rows.
+const KEPT_FOR_PLAIN_RULES: usize = 4096;
+
+/// The machine's numbers of an image's rules.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// In the image's order.
+    pub(super) numbers: Vec<u16>,
+    /// How many became [`UNKNOWN`] for want of room.
+    pub(super) lost: u64,
+}
+
+/// Why no numbers were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// Without rules for runs it may be different.
+    ForRuns,
+    /// Not a single new one fits though one is needed.
+    AtAll,
+}
+
 /// Numbers given to rules; never taken back, for cached results may name them.
 #[derive(Debug)]
 pub(super) struct RuleIds {
@@ -27,32 +48,41 @@ impl RuleIds {
         Self { ids: HashMap::from([(unknown, UNKNOWN)]) }
     }
 
-    /// Number of each rule of a table, and how many could not be expressed or numbered. `None` when there is no room for
-    /// a single new one though one is needed.
-    pub(super) fn number(&mut self, rules: &[Rule], memory: &mut impl Memory) -> Option<(Vec<u16>, u64)> {
-        let (mut new, mut lost) = (0, 0);
-        let mut numbers = Vec::with_capacity(rules.len());
+    /// Number of each rule of an image.
+    pub(super) fn number(
+        &mut self,
+        rules: &[abi::Rule],
+        memory: &mut impl Memory,
+    ) -> Result<Numbers, NoRoom> {
+        let is_new = |rule: &&abi::Rule| !self.ids.contains_key(*rule);
+        let new = rules.iter().filter(is_new).count();
+        let room = abi::MAX_RULES as usize - self.ids.len();
+        if rules.iter().any(|rule| rule.is_run())
+            && (new > MAX_NEW_RULES || room < new + KEPT_FOR_PLAIN_RULES)
+        {
+            return Err(NoRoom::ForRuns);
+        }
+        if new > 0 && room == 0 {
+            return Err(NoRoom::AtAll);
+        }
+        let mut left = MAX_NEW_RULES;
+        let mut numbers = Numbers { numbers: Vec::with_capacity(rules.len()), lost: 0 };
         for rule in rules {
-            let encoded = encode(rule);
-            lost += u64::from(encoded.is_none());
-            let encoded = encoded.unwrap_or_default();
-            let number = if let Some(number) = self.ids.get(&encoded) {
+            let number = if let Some(number) = self.ids.get(rule) {
                 *number
-            } else if self.ids.len() >= abi::MAX_RULES as usize {
-                return None;
-            } else if new == MAX_NEW_RULES {
-                lost += 1;
+            } else if left == 0 || self.ids.len() >= abi::MAX_RULES as usize {
+                numbers.lost += 1;
                 UNKNOWN
             } else {
-                new += 1;
+                left -= 1;
                 let number = self.ids.len() as u16;
-                memory.write_rule(number, encoded.words());
-                self.ids.insert(encoded, number);
+                memory.write_rule(number, rule.words());
+                self.ids.insert(*rule, number);
                 number
             };
-            numbers.push(number);
+            numbers.numbers.push(number);
         }
-        Some((numbers, lost))
+        Ok(numbers)
     }
 
     /// Distinct rules so far.
@@ -134,26 +164,45 @@ mod tests {
     fn gives_equal_rules_one_number() {
         let mut memory = Recorded::default();
         let mut ids = RuleIds::new(&mut memory);
-        let (first, second) = (frame(CfaRule::Sp(8)), frame(CfaRule::Sp(16)));
-        assert_eq!(ids.number(&[first, second, Rule::Unknown], &mut memory), Some((vec![1, 2, 0], 0)));
-        assert_eq!(ids.number(&[second, Rule::Stop], &mut memory), Some((vec![2, 3], 0)));
+        let [first, second] = [8, 16].map(|offset| encode(&frame(CfaRule::Sp(offset))).unwrap());
+        let stop = encode(&Rule::Stop).unwrap();
+        let mut number = |rules: &[abi::Rule]| ids.number(rules, &mut memory).unwrap().numbers;
+        assert_eq!(number(&[first, second, abi::Rule::default()]), [1, 2, 0]);
+        assert_eq!(number(&[second, stop]), [2, 3]);
         assert_eq!(ids.len(), 4);
-        assert_eq!(memory.rules[&2], encode(&second).unwrap().words());
+        assert_eq!(memory.rules[&2], second.words());
     }
 
     #[test]
     fn a_table_cannot_take_all_rules() {
         let mut memory = Recorded::default();
         let mut ids = RuleIds::new(&mut memory);
-        let many = |from: i32| (from..from + 3000).map(|n| frame(CfaRule::Sp(n))).collect::<Vec<_>>();
-        let (numbers, lost) = ids.number(&many(0), &mut memory).unwrap();
-        assert_eq!((numbers[2047], numbers[2048], lost), (2048, UNKNOWN, 952));
+        let many = |from: i32| {
+            (from..from + 3000).map(|n| encode(&frame(CfaRule::Sp(n))).unwrap()).collect::<Vec<_>>()
+        };
+        let first = ids.number(&many(0), &mut memory).unwrap();
+        assert_eq!((first.numbers[2047], first.numbers[2048], first.lost), (2048, UNKNOWN, 952));
         for from in 1..8 {
             let _ = ids.number(&many(from * 10_000), &mut memory);
         }
-        assert_eq!(ids.number(&many(-10_000), &mut memory), None);
+        assert_eq!(ids.number(&many(-10_000), &mut memory), Err(NoRoom::AtAll));
         assert_eq!(ids.len(), abi::MAX_RULES as usize);
-        assert!(ids.number(&many(0)[..10], &mut memory).is_some());
+        assert!(ids.number(&many(0)[..10], &mut memory).is_ok());
+    }
+
+    #[test]
+    fn rules_for_runs_leave_room_for_others() {
+        let mut memory = Recorded::default();
+        let mut ids = RuleIds::new(&mut memory);
+        let runs = |from: i32| {
+            let run = |ra_offset| abi::Rule { cfa: abi::CFA_PUSHES as u8, ra_offset, ..abi::Rule::default() };
+            (from..from + 2000).map(run).collect::<Vec<_>>()
+        };
+        let taken = (0..20).take_while(|n| ids.number(&runs(n * 2000), &mut memory).is_ok()).count();
+        assert_eq!(taken, 6);
+        assert_eq!(ids.number(&runs(99_000), &mut memory), Err(NoRoom::ForRuns));
+        let plain = encode(&frame(CfaRule::Sp(8))).unwrap();
+        assert_eq!(ids.number(&[plain], &mut memory).unwrap().lost, 0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::recorded::Recorded;
 use super::*;
 use crate::model::{ElfAddr, RuntimeAddr};
-use crate::unwind::{CfaRule, FpRule, RaRule, Rule};
+use crate::unwind::{CfaRule, FpRule, RaRule, Row, Rule};
 
 const PART_BYTES: u64 = 4 << 20;
 
@@ -44,8 +44,12 @@ fn find(tables: &Tables<Recorded>, pid: u32, pc: u64) -> Option<[u32; 4]> {
     let [stamp, page, levels, reserved] = *memory.processes.get(&pid)?;
     let row = abi::Process { stamp, page, levels, reserved };
     let entry = processes::mirror::find(&memory.pages, row, pc)?;
-    let number = pages::mirror::find(&memory.pages, entry.root, pc.wrapping_sub(entry.bias))?;
-    memory.rules.get(&number).copied()
+    let found = search::find(&|id, word| memory.pages[&id][word], entry.root, pc.wrapping_sub(entry.bias))?;
+    let [head, cfa_offset, fp_offset, ra_offset] = memory.rules[&found.rule];
+    let [cfa, fp, ra, slot] = head.to_ne_bytes();
+    let [cfa_offset, fp_offset, ra_offset] = [cfa_offset, fp_offset, ra_offset].map(|word| word as i32);
+    let rule = abi::Rule { cfa, fp, ra, slot, cfa_offset, fp_offset, ra_offset };
+    Some(rule.at(found.passed).words())
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::*;
 use crate::agent::process::executable::{FileKey, Origin, Stamp};
 use crate::agent::process::kernel_side::ProcessMapping;
 use crate::symbols::mapped::ImageFile;
+use crate::unwind::UnwindTable;
 
 /// Remembers what it was told, and has room for `room` tables.
 #[derive(Debug, Default)]
@@ -25,6 +26,10 @@ impl Notes {
 
 impl KernelSide for Notes {
     fn publish(&mut self, table: &UnwindTable) -> Result<TableId, KernelSideError> {
+        self.publish_image(&TableImage::new(table))
+    }
+
+    fn publish_image(&mut self, image: &TableImage) -> Result<TableId, KernelSideError> {
         if self.tables.len() >= self.room {
             return Err(KernelSideError::PoolFull {
                 used_bytes: self.room as u64,
@@ -32,7 +37,7 @@ impl KernelSide for Notes {
             });
         }
         self.next += 1;
-        self.tables.push((TableId(self.next), table.rows.len()));
+        self.tables.push((TableId(self.next), image.source_rows() as usize));
         Ok(TableId(self.next))
     }
 
