@@ -52,6 +52,11 @@ pub enum Architecture {
     Aarch64,
 }
 
+impl Architecture {
+    /// That of this program, and so of every process it meets.
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+}
+
 /// Why no table could be built at all. What is missing within a table is counted in [`Skipped`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

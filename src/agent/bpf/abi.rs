@@ -6,6 +6,7 @@
 use std::mem::{offset_of, size_of};
 
 use super::EndReason;
+use crate::unwind::Architecture;
 
 include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 
@@ -218,22 +219,20 @@ const _: () = {
 };
 
 /// Where the kernel side keeps a register, by DWARF number; `None` for one it does not keep.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn register_slot(dwarf: u8) -> Option<u8> {
+pub(crate) fn register_slot(architecture: Architecture, dwarf: u8) -> Option<u8> {
     // DWARF: rax rdx rcx rbx rsi rdi rbp rsp r8..r15; kept: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi.
-    const SLOTS: [u8; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
-    SLOTS.get(usize::from(dwarf)).copied()
-}
-
-/// Where the kernel side keeps a register, by DWARF number; `None` for one it does not keep.
-#[cfg(target_arch = "aarch64")]
-pub(crate) fn register_slot(dwarf: u8) -> Option<u8> {
-    // x0..x30, sp: both number them alike.
-    (dwarf <= 31).then_some(dwarf)
+    const X86_64_SLOTS: [u8; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
+    match architecture {
+        Architecture::X86_64 => X86_64_SLOTS.get(usize::from(dwarf)).copied(),
+        // x0..x30, sp: both number them alike.
+        Architecture::Aarch64 => (dwarf <= 31).then_some(dwarf),
+    }
 }
 
 /// DWARF number of the register that holds the return address of a leaf; `None` where a call pushes it.
-pub(crate) const LINK_REGISTER: Option<u8> = if cfg!(target_arch = "aarch64") { Some(30) } else { None };
+pub(crate) fn link_register(architecture: Architecture) -> Option<u8> {
+    (architecture == Architecture::Aarch64).then_some(30)
+}
 
 /// Bytes of a kernel stack. Not in BTF; 16 KiB on both architectures without KASAN and with 4 KiB pages.
 pub(crate) const KERNEL_STACK_BYTES: u32 = 16 << 10;

@@ -11,7 +11,7 @@ use twox_hash::XxHash64;
 use super::rules;
 use super::runs::{self, Row};
 use crate::agent::bpf::abi;
-use crate::unwind::UnwindTable;
+use crate::unwind::{Architecture, UnwindTable};
 
 /// Rows of a group.
 pub(super) const GROUP_ROWS: usize = abi::LEAF_GROUP_ROWS as usize;
@@ -48,12 +48,18 @@ impl TableImage {
     /// Of a table, its runs merged.
     #[must_use]
     pub fn new(table: &UnwindTable) -> Self {
+        Self::of(Architecture::HOST, table)
+    }
+
+    /// The same for processes of `architecture`, for tests that replay stacks of another machine.
+    #[must_use]
+    pub fn of(architecture: Architecture, table: &UnwindTable) -> Self {
         let mut lost = 0;
         let encoded: Vec<abi::Rule> = table
             .rules
             .iter()
             .map(|rule| {
-                let encoded = rules::encode(rule);
+                let encoded = rules::encode_for(architecture, rule);
                 lost += u64::from(encoded.is_none());
                 encoded.unwrap_or_default()
             })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Memory;
 use crate::agent::bpf::abi;
-use crate::unwind::{CfaRule, FpRule, RaRule, Rule};
+use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule};
 
 /// The rule that says nothing: the kernel side then follows the frame pointer.
 pub(super) const UNKNOWN: u16 = 0;
@@ -92,7 +92,13 @@ impl RuleIds {
 }
 
 /// The rule as the kernel side reads it; `None` when it cannot be expressed there.
+#[cfg(test)]
 pub(super) fn encode(rule: &Rule) -> Option<abi::Rule> {
+    encode_for(Architecture::HOST, rule)
+}
+
+/// The same for processes of `architecture`: registers have other places there.
+pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi::Rule> {
     let kind = |cfa: u32| abi::Rule { cfa: cfa as u8, ..abi::Rule::default() };
     let Rule::Frame { cfa, fp, ra } = *rule else {
         return Some(match rule {
@@ -110,7 +116,7 @@ pub(super) fn encode(rule: &Rule) -> Option<abi::Rule> {
         CfaRule::DerefSp { offset, add } => (abi::CFA_DEREF_SP, offset, Some(add)),
         CfaRule::DerefFp { offset, add } => (abi::CFA_DEREF_FP, offset, Some(add)),
         CfaRule::Register { register, offset } => {
-            slot = Some(abi::register_slot(register)?);
+            slot = Some(abi::register_slot(architecture, register)?);
             (abi::CFA_REGISTER, offset, None)
         }
     };
@@ -122,12 +128,12 @@ pub(super) fn encode(rule: &Rule) -> Option<abi::Rule> {
     };
     let register = match ra {
         RaRule::AtCfa(_) => None,
-        RaRule::LinkRegister => Some(abi::LINK_REGISTER?),
+        RaRule::LinkRegister => Some(abi::link_register(architecture)?),
         RaRule::Register(register) => Some(register),
     };
     let (ra, ra_offset) = match (ra, register, add) {
         (_, Some(register), None) => {
-            let wanted = abi::register_slot(register)?;
+            let wanted = abi::register_slot(architecture, register)?;
             // One place for both registers: they must be the same.
             if slot.is_some_and(|slot| slot != wanted) {
                 return None;
