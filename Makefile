@@ -6,7 +6,7 @@ BIN      = target/$(PROFILE)/everflame
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check types deny bench truth crash setup setup-test clean
+.PHONY: help run build test check types deny bench truth record crash setup setup-test clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short on
 
 truth: setup-test node_modules/.package-lock.json ## Programs with known call chains and shares against what was recorded (root)
 	EVERFLAME_TRUTH_SECONDS=$(or $(SECONDS_EACH),60) $(CARGO) test --locked --test scenes -- --nocapture known_programs
+
+record: setup-test ## One thread of a process as a replay case: PID=… OUT=… (root; see tests/replay/README.md)
+	EVERFLAME_RECORD_PID=$(PID) EVERFLAME_RECORD_OUT=$(OUT) $(CARGO) test --locked --test replay -- --ignored --nocapture record_process
 
 crash: setup ## Kill the store 100 times while it writes
 	EVERFLAME_CRASH_ROUNDS=100 $(CARGO) test --locked --test store -- crash --nocapture

@@ -10,19 +10,21 @@ mod cannot_run;
 #[path = "replay/mod.rs"]
 #[allow(dead_code)]
 mod replay;
+#[path = "replay/scenes.rs"]
+mod scenes;
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cannot_run::cannot_run;
 use everflame::agent::bpf::Object;
 use everflame::unwind::Architecture;
 use replay::case::Case;
-use replay::compare::{Session, Tally};
+use replay::compare::{Row, Session, Tally};
 use replay::machine::{Build, Machine};
+use scenes::{Program, arm64, compile, frames, frames_arm64};
 
 fn cases() -> Vec<(PathBuf, Case)> {
     let mut paths: Vec<PathBuf> =
@@ -50,7 +52,7 @@ fn every_recorded_stack_is_walked_as_it_was() {
                     let differences = case.differences(&walk);
                     if !differences.is_empty() {
                         let place = format!("{} ({} object, {round})", path.display(), object.name());
-                        failed += &format!("{place}:\n{}\n{differences}\n", case.story);
+                        let _ = writeln!(failed, "{place}:\n{}\n{differences}", case.story);
                     }
                     assert_eq!((walk.counters["ticks"], walk.counters["stored"]), (1, 1));
                 }
@@ -68,33 +70,6 @@ fn case_files_say_the_same_after_printing() {
     }
 }
 
-/// A program that is killed at the end.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `tests/data/chain.c`, compiled and running.
-fn chain(name: &str, flags: &[&str], arguments: &[&str]) -> Option<Program> {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chain-{name}"));
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O2", "-pthread", "-fno-optimize-sibling-calls"]).args(flags).arg("-o").arg(&path);
-    let built = compiler.arg("tests/data/chain.c").status().is_ok_and(|status| status.success());
-    if !built {
-        cannot_run("comparison with gdb", "no C compiler (cc) found");
-        return None;
-    }
-    let mut child = Command::new(path).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    Some(Program(child))
-}
-
 /// A session with a process, or why there is none.
 fn attach(pid: u32) -> Option<Session> {
     Session::attach(pid).map_err(|why| cannot_run("comparison with gdb", &why)).ok()
@@ -109,7 +84,12 @@ fn walks_as_gdb_does_at_random_moments() {
         ("signal", ["signal", "20", "0"]),
         ("threads", ["user", "15", "3"]),
     ] {
-        let Some(program) = chain(name, &["-fomit-frame-pointer"], &arguments) else { return };
+        let flags = ["-fomit-frame-pointer"];
+        let Some(path) = compile("cc", "tests/data/chain.c", &format!("chain-{name}"), &flags) else {
+            cannot_run("comparison with gdb", "no C compiler (cc) found");
+            return;
+        };
+        let program = Program::start(&path, &arguments);
         let Some(mut session) = attach(program.0.id()) else { return };
         let rows = session.stop_often(40, Duration::from_millis(3)).unwrap();
         let tally = Tally::of(&rows);
@@ -117,5 +97,74 @@ fn walks_as_gdb_does_at_random_moments() {
         let wrong = rows.iter().find(|row| !row.verdict.is_right());
         assert!(wrong.is_none(), "{name}: {}", wrong.unwrap());
         assert!(rows.len() >= 40);
+    }
+}
+
+#[test]
+fn walks_as_gdb_does_at_each_instruction() {
+    for (name, flags) in [
+        ("omitted", &["-fomit-frame-pointer"][..]),
+        ("kept", &["-fno-omit-frame-pointer"]),
+        ("unoptimised", &["-O0"]),
+    ] {
+        let Some(path) = frames(&format!("frames-{name}"), flags) else {
+            cannot_run("comparison with gdb", "no C compiler (cc) found");
+            return;
+        };
+        let program = Program::start(&path, &["calls"]);
+        let Some(mut session) = attach(program.0.id()) else { return };
+        for function in ["chain_b", "chain_c", "chain_d", "leaf", "grows", "aligned"] {
+            let rows = session.step_through(function, 100).unwrap();
+            eprintln!("{name} {function}: {:?}", Tally::of(&rows));
+            let wrong = rows.iter().find(|row| !row.verdict.is_right());
+            assert!(wrong.is_none(), "{name} {function}: {}", wrong.unwrap());
+            // Up to the instruction behind the call.
+            assert!(rows.len() > 3 && rows.len() < 100, "{name} {function}: {} instructions", rows.len());
+        }
+    }
+}
+
+/// Functions of both stacks, leaf first, for a program whose symbols are all known.
+fn walked(session: &Session, row: &Row) -> Vec<String> {
+    let name = |frame: &everflame::agent::bpf::UserFrame| {
+        session.view.name(frame.code_address()).unwrap_or("?").to_owned()
+    };
+    row.ours.frames.iter().map(name).collect()
+}
+
+#[test]
+fn walks_arm64_programs_at_each_instruction() {
+    for (name, flags) in [
+        ("records", &["-mbranch-protection=none"][..]),
+        ("omitted", &["-fomit-frame-pointer", "-mbranch-protection=none"]),
+        ("signed", &["-mbranch-protection=standard"]),
+    ] {
+        let Some(path) = frames_arm64(&format!("frames-arm64-{name}"), flags) else {
+            cannot_run("arm64 programs", "no compiler for them (aarch64-linux-gnu-gcc) found");
+            return;
+        };
+        let (_program, mut session) = match arm64(&path, &["calls"]) {
+            Ok(both) => both,
+            Err(why) => return cannot_run("arm64 programs", &why),
+        };
+        for function in ["chain_b", "chain_c", "chain_d", "leaf", "grows", "aligned"] {
+            let rows = session.step_through(function, 100).unwrap();
+            eprintln!("{name} {function}: {:?}", Tally::of(&rows));
+            for row in &rows[..rows.len() - 1] {
+                let walked = walked(&session, row);
+                // The chain is known: gdb does not see through signed addresses behind this stub.
+                let above =
+                    walked.iter().position(|name| name == function).unwrap_or_else(|| panic!("{row}"));
+                let expected: &[&str] = match function {
+                    "chain_c" => &["chain_b", "calls", "main"],
+                    "chain_d" => &["chain_c", "chain_b", "calls", "main"],
+                    _ => &["calls", "main"],
+                };
+                assert_eq!(walked[above + 1..][..expected.len()], *expected, "{name} {function}: {row}");
+                assert_eq!(row.ours.end, "Complete", "{name} {function}: {row}");
+                assert!(row.verdict.is_right() || name == "signed", "{name} {function}: {row}");
+            }
+            assert!(rows.len() > 3 && rows.len() < 100, "{name} {function}: {} instructions", rows.len());
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Case {
         if self.known {
             let mut mappings: Vec<ProcessMapping> = Vec::new();
             for mapping in &self.mappings {
-                let table = mapping.rows.as_ref().map(|rows| machine.tables.publish(&table(rows)).unwrap());
+                let table = mapping.rows.as_ref().map(|rows| machine.publish(&table(rows)).unwrap());
                 mappings.push(ProcessMapping {
                     start: RuntimeAddr(mapping.start),
                     len: mapping.len,
@@ -93,7 +93,8 @@ impl Case {
         differs("skipped frames", &self.skipped, &walk.skipped);
         differs("number of frames", &self.frames.len(), &walk.frames.len());
         let expected: Vec<UserFrame> = self.frames.iter().map(|frame| frame.frame).collect();
-        let first = (0..expected.len().max(walk.frames.len())).find(|&n| expected.get(n) != walk.frames.get(n));
+        let first =
+            (0..expected.len().max(walk.frames.len())).find(|&n| expected.get(n) != walk.frames.get(n));
         if let Some(n) = first {
             let name = self.frames.get(n).map_or("nothing", |frame| &frame.name);
             let show = |frame: Option<&UserFrame>| frame.map(|frame| print_frame(*frame));
@@ -120,7 +121,8 @@ impl Case {
                 items.push(item.trim());
             }
             if key == "story" {
-                story = std::iter::once(value).chain(items).collect::<Vec<_>>().join("\n").trim().to_owned();
+                let whole: Vec<&str> = std::iter::once(value).chain(items).collect();
+                whole.join("\n").trim().clone_into(&mut story);
                 continue;
             }
             if key == "architecture" {
@@ -312,7 +314,8 @@ fn parse_words<'t>(mut words: impl Iterator<Item = &'t str>, place: &str) -> Vec
 
 fn print_words(words: &[u64]) -> Vec<String> {
     let runs = words.chunk_by(|a, b| *a == 0 && *b == 0);
-    runs.map(|run| if run.len() > 1 { format!("zero*{}", run.len()) } else { format!("{:#x}", run[0]) }).collect()
+    runs.map(|run| if run.len() > 1 { format!("zero*{}", run.len()) } else { format!("{:#x}", run[0]) })
+        .collect()
 }
 
 /// `0x401136 return approximate name`.
@@ -320,7 +323,9 @@ fn parse_frame(item: &str, place: &str) -> CaseFrame {
     let (address, mut rest) = item.split_once(' ').unwrap_or((item, ""));
     let mut frame = number(address, place);
     for (word, flag) in [("return", UserFrame::RETURN_ADDRESS), ("approximate", UserFrame::APPROXIMATE)] {
-        if let Some(behind) = rest.strip_prefix(word).filter(|behind| behind.is_empty() || behind.starts_with(' ')) {
+        if let Some(behind) =
+            rest.strip_prefix(word).filter(|behind| behind.is_empty() || behind.starts_with(' '))
+        {
             frame |= flag;
             rest = behind.trim_start();
         }

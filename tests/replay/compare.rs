@@ -93,7 +93,8 @@ pub(crate) struct Session {
 impl Session {
     /// Stops a living process of this machine. Says why that does not go.
     pub(crate) fn attach(pid: u32) -> Result<Self, String> {
-        let memory = File::open(format!("/proc/{pid}/mem")).map_err(|error| format!("process {pid}: {error}"))?;
+        let memory =
+            File::open(format!("/proc/{pid}/mem")).map_err(|error| format!("process {pid}: {error}"))?;
         let gdb = Gdb::start(Architecture::HOST, &["-p", &pid.to_string()])?;
         let mut session = Self::new(Architecture::HOST, gdb, pid, Memory::Process(memory))?;
         session.modern.read_memory_of(pid);
@@ -102,10 +103,10 @@ impl Session {
         Ok(session)
     }
 
-    /// A static program that waits behind a gdb stub, as `qemu-aarch64 -g PORT` does.
-    pub(crate) fn remote(architecture: Architecture, program: &Path, port: u16) -> Result<Self, String> {
+    /// A static program that waits behind a gdb stub on a Unix socket, as `qemu-aarch64 -g SOCKET` does.
+    pub(crate) fn remote(architecture: Architecture, program: &Path, socket: &Path) -> Result<Self, String> {
         let mut gdb = Gdb::start(architecture, &[&program.display().to_string()])?;
-        let (_, text) = gdb.run(&format!("target remote localhost:{port}"))?;
+        let (_, text) = gdb.run(&format!("target remote {}", socket.display()))?;
         if text.starts_with("error") {
             return Err(text);
         }
@@ -116,7 +117,8 @@ impl Session {
     }
 
     fn new(architecture: Architecture, gdb: Gdb, pid: u32, memory: Memory) -> Result<Self, String> {
-        let machine = |object| Machine::start(architecture, object, Build::Fast).ok_or("no C compiler (cc) found");
+        let machine =
+            |object| Machine::start(architecture, object, Build::Fast).ok_or("no C compiler (cc) found");
         let (mut modern, mut legacy) = (machine(Object::Modern)?, machine(Object::Legacy)?);
         if architecture == Architecture::Aarch64 {
             modern.set_pac_mask(REMOTE_PAC_MASK);
@@ -126,6 +128,26 @@ impl Session {
         // Any odd number: the moments differ from run to run anyhow.
         let random = 0x9e37_79b9_7f4a_7c15 ^ u64::from(pid) << 1;
         Ok(Self { gdb, pid, files, view, modern, legacy, memory, stops: 0, random })
+    }
+
+    /// A program of this machine from its very first instruction on, which is the loader's.
+    pub(crate) fn launch(program: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let path = program.display().to_string();
+        let mut gdb = Gdb::start(Architecture::HOST, &[&["--args", &path], arguments].concat())?;
+        for command in ["set startup-with-shell off", "starti"] {
+            let (_, text) = gdb.run(command)?;
+            if text.starts_with("error") {
+                return Err(text);
+            }
+        }
+        let pid = gdb.current()?.tid;
+        let memory =
+            File::open(format!("/proc/{pid}/mem")).map_err(|error| format!("process {pid}: {error}"))?;
+        let mut session = Self::new(Architecture::HOST, gdb, pid, Memory::Process(memory))?;
+        session.modern.read_memory_of(pid);
+        session.legacy.read_memory_of(pid);
+        session.refresh()?;
+        Ok(session)
     }
 
     /// The oracle, for commands of one's own.
@@ -175,16 +197,16 @@ impl Session {
     /// Runs to the first instruction of a function and looks at each one up to its return, at most `steps`; calls are
     /// stepped over. No row when the function is not reached.
     pub(crate) fn step_through(&mut self, function: &str, steps: usize) -> Result<Vec<Row>, String> {
-        let (_, text) = self.gdb.run(&format!("tbreak *{function}"))?;
-        if text.starts_with("error") {
-            return Err(format!("{function}: {text}"));
-        }
+        // gdb's own look-up may find a variable of the same name in a library.
+        let address = self.view.address(function).ok_or_else(|| format!("no function {function}"))?;
+        self.gdb.run(&format!("tbreak *{address:#x}"))?;
         let mut rows = Vec::new();
         if !self.run_for_a_while("continue")? {
             return Ok(rows);
         }
         let row = self.look_at_current()?;
         let (thread, sp) = (row.sample.tid, row.sample.registers.sp());
+        let caller = row.ours.frames.get(1).map(|frame| frame.address());
         rows.push(row);
         for _ in 0..steps {
             if !self.run_for_a_while("nexti")? {
@@ -192,8 +214,7 @@ impl Session {
             }
             let row = self.look_at_current()?;
             let here = &row.sample.registers;
-            // Returned: the return address is popped (x86-64), or the leaf's caller goes on (arm64: pc is in the list).
-            let left = here.sp() > sp || row.sample.tid != thread;
+            let left = here.sp() >= sp && Some(here.pc()) == caller || row.sample.tid != thread;
             rows.push(row);
             if left {
                 break;
@@ -206,7 +227,8 @@ impl Session {
     fn run_for_a_while(&mut self, command: &str) -> Result<bool, String> {
         let remote = matches!(self.memory, Memory::Remote);
         if remote {
-            return Ok(self.gdb.run(command)?.0);
+            let (alive, text) = self.gdb.run(command)?;
+            return if text.starts_with("error") { Err(text) } else { Ok(alive) };
         }
         let (pid, deadline) = (self.pid, Instant::now() + LONGEST_RUN);
         self.gdb.begin(command)?;
@@ -222,7 +244,11 @@ impl Session {
         let outcome = self.gdb.finish();
         drop(done);
         let was_late = watch.join().unwrap_or(true);
-        Ok(outcome?.0 && !was_late)
+        let (alive, text) = outcome?;
+        if text.starts_with("error") {
+            return Err(format!("{command}: {text}"));
+        }
+        Ok(alive && !was_late)
     }
 
     fn signal_stop(&self) {
@@ -272,7 +298,9 @@ impl Session {
         let ours = self.modern.walk(&sample);
         let theirs = self.legacy.walk(&sample);
         let mut code = std::collections::HashMap::new();
-        for pc in ours.frames.iter().map(|frame| frame.address()).chain(gdb.frames.iter().map(|frame| frame.pc)) {
+        for pc in
+            ours.frames.iter().map(|frame| frame.address()).chain(gdb.frames.iter().map(|frame| frame.pc))
+        {
             code.entry(pc).or_insert_with(Vec::new);
         }
         let first_difference = first_difference(&ours, &gdb);
@@ -302,8 +330,11 @@ impl Session {
     /// The words that a walk read, from the process as it stands: runs of memory, ascending.
     pub(crate) fn memory_of(&mut self, walk: &Walk) -> Result<Vec<(u64, Vec<u64>)>, String> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        let mut reads: Vec<(u64, u64)> =
-            walk.reads.iter().map(|(start, bytes)| (start & !7, (start + bytes).next_multiple_of(8))).collect();
+        let mut reads: Vec<(u64, u64)> = walk
+            .reads
+            .iter()
+            .map(|(start, bytes)| (start & !7, (start + bytes).next_multiple_of(8)))
+            .collect();
         reads.sort_unstable();
         for (start, end) in reads {
             match ranges.last_mut() {
@@ -339,7 +370,13 @@ fn stop(pid: u32) {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = format!("{} ({} left out)", self.ours.end, self.ours.skipped);
-        writeln!(f, "thread {}: {}; ours ends: {end}; gdb: {}", self.sample.tid, self.verdict.reason(), self.gdb.stopped_by)?;
+        writeln!(
+            f,
+            "thread {}: {}; ours ends: {end}; gdb: {}",
+            self.sample.tid,
+            self.verdict.reason(),
+            self.gdb.stopped_by
+        )?;
         for n in 0..self.ours.frames.len().max(self.gdb.frames.len()) {
             let ours = self.ours.frames.get(n).map(|frame| format!("{frame:?}")).unwrap_or_default();
             let (pc, name) = self.gdb.frames.get(n).map_or((0, ""), |frame| (frame.pc, frame.name.as_str()));

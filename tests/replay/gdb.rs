@@ -50,9 +50,18 @@ impl Gdb {
         let listener = UnixListener::bind(&socket).map_err(|error| error.to_string())?;
         listener.set_nonblocking(true).map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.args(["-batch", "-nx", "-q", "-iex", "set auto-load no", "-iex", "set debuginfod enabled off"]);
-        command.args(arguments).arg("-x");
+        command.args([
+            "-batch",
+            "-nx",
+            "-q",
+            "-iex",
+            "set auto-load no",
+            "-iex",
+            "set debuginfod enabled off",
+        ]);
+        command.arg("-x");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replay/gdb_side.py"));
+        command.args(arguments);
         command.env("EVERFLAME_GDB_SOCKET", &socket).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;

@@ -77,10 +77,12 @@ pub(crate) fn judge(walk: &Walk, oracle: &GdbThread, code: CodeBefore<'_>) -> Ve
     let ours = ours_in_full(walk);
     let follows = |pc: u64| follows_call(architecture, &code(pc, LONGEST_CALL));
     // What was interrupted by a signal made no call.
-    let theirs_hold = oracle.frames.iter().enumerate().skip(at).all(|(n, frame)| {
-        n == 0 || oracle.frames[n - 1].is_signal || frame.is_signal || follows(frame.pc)
-    });
-    let ours_hold = ours.iter().skip(at).flatten().all(|frame| !frame.is_return_address() || follows(frame.address()));
+    let theirs_hold =
+        oracle.frames.iter().enumerate().skip(at).all(|(n, frame)| {
+            n == 0 || oracle.frames[n - 1].is_signal || frame.is_signal || follows(frame.pc)
+        });
+    let ours_hold =
+        ours.iter().skip(at).flatten().all(|frame| !frame.is_return_address() || follows(frame.address()));
     if at == ours.len() {
         return match (is_whole, theirs_hold) {
             (false, _) => Verdict::Cut(walk.end.clone()),

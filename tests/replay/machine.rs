@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use everflame::agent::bpf::{Object, UserFrame};
-use everflame::agent::tables::{Memory, Page, Tables};
-use everflame::unwind::Architecture;
+use everflame::agent::process::{KernelSide, TableId};
+use everflame::agent::tables::{Memory, Page, TableImage, Tables};
+use everflame::unwind::{Architecture, UnwindTable};
 
 use super::registers::Registers;
 
@@ -116,6 +117,7 @@ impl Memory for Link {
 /// The running child.
 pub(crate) struct Machine {
     child: Child,
+    architecture: Architecture,
     link: Link,
     results: BufReader<ChildStdout>,
     pub(crate) tables: Tables<Link>,
@@ -129,10 +131,15 @@ impl Machine {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let link = Link(Arc::new(Mutex::new(BufWriter::new(child.stdin.take().unwrap()))));
         let results = BufReader::new(child.stdout.take().unwrap());
-        let tables = Tables::of(architecture, link.clone(), POOL_BYTES);
-        let mut machine = Self { child, link, results, tables };
+        let tables = Tables::new(link.clone(), POOL_BYTES);
+        let mut machine = Self { child, architecture, link, results, tables };
         machine.set_pac_mask(0);
         Some(machine)
+    }
+
+    /// Stores a table as the agent does; `None` when there is no room.
+    pub(crate) fn publish(&mut self, table: &UnwindTable) -> Option<TableId> {
+        self.tables.publish_image(&TableImage::of(self.architecture, table)).ok()
     }
 
     /// Bits of a code pointer that hold its signature (arm64).
@@ -223,7 +230,10 @@ fn program(architecture: Architecture, object: Object, build: Build) -> Option<P
         }
         compiler.arg(format!("-D__TARGET_ARCH_{target}")).arg("-I").arg(&here).arg("-o").arg(&own);
         let status = compiler.arg(here.join("replay.c")).status().ok()?;
-        assert!(status.success(), "replay.c does not compile; a new helper or map is added there and in bpf/");
+        assert!(
+            status.success(),
+            "replay.c does not compile; a new helper or map is added there and in bpf/"
+        );
         std::fs::rename(own, &path).unwrap();
         Some(path)
     };

@@ -1,15 +1,16 @@
 //! What the agent would know of a process: its executable mappings, each with the table that we extract.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use everflame::agent::process::{KernelSide, ProcessMapping};
 use everflame::model::RuntimeAddr;
 use everflame::unwind::{self, UnwindTable};
-use object::{Object as _, ObjectSegment};
+use object::{Object as _, ObjectSegment, ObjectSymbol};
 
 use super::machine::Machine;
 
@@ -21,11 +22,15 @@ pub(crate) struct FileFacts {
     segments: Vec<(u64, u64, u64)>,
     /// Hexadecimal; empty when it has none.
     pub(crate) build_id: String,
+    /// Where its symbols are read when a name is wanted.
+    source: PathBuf,
+    /// Size and name of each function by ELF address.
+    symbols: OnceLock<BTreeMap<u64, (u64, String)>>,
 }
 
 impl FileFacts {
-    /// Of a whole image.
-    pub(crate) fn of(image: &[u8]) -> Self {
+    /// Of a whole image; its symbols are read from `source`, if ever.
+    pub(crate) fn of(image: &[u8], source: PathBuf) -> Self {
         let Ok(file) = object::File::parse(image) else { return Self::default() };
         let executable = |segment: &object::Segment<'_, '_>| match segment.flags() {
             object::SegmentFlags::Elf { p_flags, .. } => p_flags.0 & object::elf::PF_X.0 != 0,
@@ -38,17 +43,48 @@ impl FileFacts {
         Self {
             table: unwind::from_elf(image).ok(),
             segments: file.segments().filter(executable).map(place).collect(),
-            build_id: build_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            build_id: hexadecimal(build_id),
+            source,
+            symbols: OnceLock::new(),
         }
+    }
+
+    /// Size and name of each function by ELF address.
+    fn symbols(&self) -> &BTreeMap<u64, (u64, String)> {
+        let read = || -> Option<BTreeMap<u64, (u64, String)>> {
+            let image = fs::read(&self.source).ok()?;
+            let file = object::File::parse(&*image).ok()?;
+            let function = |symbol: object::Symbol<'_, '_>| {
+                Some((symbol.address(), (symbol.size().max(1), symbol.name().ok()?.to_owned())))
+            };
+            let text = |symbol: &object::Symbol<'_, '_>| symbol.kind() == object::SymbolKind::Text;
+            Some(file.symbols().chain(file.dynamic_symbols()).filter(text).filter_map(function).collect())
+        };
+        self.symbols.get_or_init(|| read().unwrap_or_default())
+    }
+
+    /// Function at an ELF address.
+    fn name(&self, address: u64) -> Option<&str> {
+        let symbols = self.symbols();
+        let (start, (size, name)) = symbols.range(..=address).next_back()?;
+        (address - start < *size).then_some(name)
     }
 
     /// Runtime minus ELF address of a mapping at `start` that begins at `offset` of the file.
     fn bias(&self, start: u64, offset: u64) -> Option<u64> {
         // A segment need not begin at a page of the file, its mapping does.
-        let covers = |segment: &&(u64, u64, u64)| segment.0 & !0xfff <= offset && offset < segment.0 + segment.2;
+        let covers =
+            |segment: &&(u64, u64, u64)| segment.0 & !0xfff <= offset && offset < segment.0 + segment.2;
         let (file_offset, address, _) = self.segments.iter().find(covers)?;
         Some(start.wrapping_sub(address.wrapping_add(offset).wrapping_sub(*file_offset)))
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// One executable mapping.
@@ -71,9 +107,8 @@ pub(crate) struct View {
 impl View {
     /// A program at its own addresses.
     pub(crate) fn of_static_program(path: &Path) -> Self {
-        let file = Arc::new(FileFacts::of(&fs::read(path).unwrap()));
-        let mapping = |&(offset, address, bytes): &(u64, u64, u64)| {
-            let _ = offset;
+        let file = Arc::new(FileFacts::of(&fs::read(path).unwrap(), path.to_owned()));
+        let mapping = |&(_, address, bytes): &(u64, u64, u64)| {
             let start = address & !0xfff;
             let len = (address + bytes - start).next_multiple_of(4096);
             Mapping { start, len, bias: 0, name: path.display().to_string(), file: Arc::clone(&file) }
@@ -85,11 +120,25 @@ impl View {
         self.mappings.iter().find(|mapping| address.wrapping_sub(mapping.start) < mapping.len)
     }
 
+    /// Function at a code address, by the symbols of its file.
+    pub(crate) fn name(&self, code_address: u64) -> Option<&str> {
+        let mapping = self.find(code_address)?;
+        mapping.file.name(code_address.wrapping_sub(mapping.bias))
+    }
+
+    /// First address of a function, of the first file that has it.
+    pub(crate) fn address(&self, name: &str) -> Option<u64> {
+        self.mappings.iter().find_map(|mapping| {
+            let (address, _) = mapping.file.symbols().iter().find(|(_, (_, known))| known == name)?;
+            Some(address.wrapping_add(mapping.bias))
+        })
+    }
+
     /// Brings all of it to a machine.
     pub(crate) fn publish(&self, pid: u32, machine: &mut Machine) {
         let mut known = Vec::new();
         for mapping in &self.mappings {
-            let table = mapping.file.table.as_ref().and_then(|table| machine.tables.publish(table).ok());
+            let table = mapping.file.table.as_ref().and_then(|table| machine.publish(table));
             known.push(ProcessMapping {
                 start: RuntimeAddr(mapping.start),
                 len: mapping.len,
@@ -144,7 +193,9 @@ impl Files {
             let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
             fs::read(link).or_else(|_| fs::read(&name)).ok()
         };
-        let facts = || Arc::new(image().map_or_else(FileFacts::default, |bytes| FileFacts::of(&bytes)));
+        let source = PathBuf::from(format!("/proc/{pid}/root{name}"));
+        let facts =
+            || Arc::new(image().map_or_else(FileFacts::default, |bytes| FileFacts::of(&bytes, source)));
         let is_file = inode != "0";
         let key = if is_file { format!("{device} {inode} {name}") } else { format!("{pid} {range}") };
         let file = if is_file || name == "[vdso]" {

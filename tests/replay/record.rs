@@ -30,10 +30,11 @@ pub(crate) fn case(session: &mut Session, row: &Row, story: &str, pac_mask: u64)
         });
     }
     let name = |n: usize| {
-        let n = if n < row.ours.frames.len() / 2 { n } else { n + row.ours.skipped as usize };
-        let frame = &row.ours.frames.get(n).map(|frame| frame.address());
-        let oracle = row.gdb.frames.iter().find(|known| Some(known.pc) == *frame);
-        oracle.map(|known| known.name.clone()).unwrap_or_default()
+        let frame = row.ours.frames[n];
+        let oracle =
+            row.gdb.frames.iter().find(|known| known.pc == frame.address() && !known.name.is_empty());
+        let own = session.view.name(frame.code_address());
+        oracle.map(|known| known.name.as_str()).or(own).unwrap_or_default().to_owned()
     };
     let frames = row.ours.frames.iter().enumerate();
     Ok(Case {
@@ -64,7 +65,8 @@ fn rows_around(table: &UnwindTable, addresses: &[u64]) -> Vec<(u64, everflame::u
     wanted.dedup();
     let row = |at: usize| {
         let row = table.rows[at];
-        let rule = table.rules.get(usize::from(row.rule)).copied().unwrap_or(everflame::unwind::Rule::Unknown);
+        let rule =
+            table.rules.get(usize::from(row.rule)).copied().unwrap_or(everflame::unwind::Rule::Unknown);
         (base + u64::from(row.offset), rule)
     };
     wanted.into_iter().map(row).collect()

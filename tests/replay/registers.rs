@@ -72,7 +72,7 @@ impl Registers {
     pub(crate) fn in_system_call(&self) -> bool {
         match self.architecture {
             Architecture::X86_64 => self.get("orig_rax") as i64 >= 0,
-            Architecture::Aarch64 => self.get("syscallno") as i32 >= 0,
+            Architecture::Aarch64 => (self.get("syscallno") as u32) >> 31 == 0,
         }
     }
 

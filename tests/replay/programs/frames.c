@@ -2,8 +2,9 @@
  * Frames of every kind that a compiler or the system makes, for recording and comparing: MODE.
  *
  * drap: realigned stack; alloca: frame of changing size; altstack: handler on a stack of its own; nested: a signal that
- * interrupts a handler; plt: calls through lazily bound stubs; recursion: 900 frames; blocked: waits in a system call.
- * Each ends in `stay`, spinning, and says so with one line before.
+ * interrupts a handler; plt: the first call through a lazily bound stub, after a line of input; recursion: 900 frames;
+ * blocked: waits in a system call; chain: plain functions. Each ends in `stay`, spinning, and says so with one line
+ * before. calls: calls them for ever, so that each instruction of theirs can be stepped through.
  */
 #define _GNU_SOURCE
 #include <alloca.h>
@@ -19,6 +20,8 @@ static const char *mode;
 
 __attribute__((noinline)) void stay(void)
 {
+	if (!strcmp(mode, "calls"))
+		return;
 	puts("ready");
 	fflush(stdout);
 	for (;;)
@@ -78,14 +81,55 @@ __attribute__((noinline)) void stubs(void)
 {
 	puts("ready");
 	fflush(stdout);
+	getchar();
 	for (;;)
 		sink += getppid();
 }
 
+/* No local, many, in registers that the caller wants back. */
+__attribute__((noinline)) uint64_t chain_d(int depth)
+{
+	stay();
+	return sink + depth;
+}
+
+__attribute__((noinline)) uint64_t chain_c(int depth)
+{
+	volatile uint64_t many[40];
+
+	many[depth & 31] = depth;
+	return chain_d(depth + 1) + many[depth & 31];
+}
+
+__attribute__((noinline)) uint64_t chain_b(int depth)
+{
+	uint64_t a = sink, b = sink, c = sink, d = sink, e = sink, f = sink;
+
+	return chain_c(depth + 1) + a * b * c * d * e * f;
+}
+
+__attribute__((noinline)) uint64_t leaf(uint64_t a)
+{
+	return a * 3 + sink;
+}
+
+__attribute__((noinline)) void calls(void)
+{
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		sink += chain_b(1) + leaf(sink);
+		grows(100 + (sink & 63));
+		aligned(100, 1, 2, 3, 4, 5, 6);
+	}
+}
+
 __attribute__((noinline)) uint64_t recursion(int depth)
 {
-	if (depth == 0)
+	if (depth == 0) {
 		stay();
+		return 0;
+	}
 	return recursion(depth - 1) + sink;
 }
 
@@ -112,6 +156,10 @@ int main(int count, char **argument)
 		stubs();
 	else if (!strcmp(mode, "recursion"))
 		sink += recursion(900);
+	else if (!strcmp(mode, "chain"))
+		sink += chain_b(1);
+	else if (!strcmp(mode, "calls"))
+		calls();
 	else if (!strcmp(mode, "blocked"))
 		blocked();
 	return 1;
