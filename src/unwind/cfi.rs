@@ -121,6 +121,9 @@ impl State {
             Column::Unset | Column::Same => FpRule::Unchanged,
             Column::AtCfa(offset) => FpRule::AtCfa(narrow(offset)?),
             Column::Register(register) if register == u64::from(architecture.fp()) => FpRule::Unchanged,
+            // GCC leaves this behind at the end of a realigned frame, where fp is the caller's again: with nothing but
+            // the return address on the stack there is no place left that could hold it.
+            Column::At(at) if at.register == architecture.fp() && cfa == CfaRule::Sp(8) => FpRule::Unchanged,
             Column::At(at) if at.register == architecture.fp() => FpRule::AtFp(at.offset),
             Column::At(at) if at.register == architecture.sp() => match cfa {
                 CfaRule::Sp(offset) => FpRule::AtCfa(at.offset.checked_sub(offset).ok_or(Unsupported)?),
@@ -442,6 +445,9 @@ mod tests {
         assert_eq!(found[0].1, frame(register, FpRule::Unchanged, RaRule::AtCfa(-8)));
         let deref = CfaRule::DerefFp { offset: -8, add: 0 };
         assert_eq!(found[1].1, frame(deref, FpRule::AtFp(0), RaRule::AtCfa(-8)));
+        // def_cfa rsp, 8 behind the epilogue, with nothing said of rbp.
+        let found = rules(Architecture::X86_64, b"\x10\x06\x02\x76\x00\x41\x0c\x07\x08");
+        assert_eq!(found[1].1, frame(CfaRule::Sp(8), FpRule::Unchanged, RaRule::AtCfa(-8)));
     }
 
     #[test]
