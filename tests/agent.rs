@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cannot_run::cannot_run;
 use everflame::agent::reporter::{ReportError, Sink};
-use everflame::agent::{Agent, AgentStatus, Error, Settings, StatusReader};
+use everflame::agent::{Agent, AgentStatus, Error, Filter, Settings, StatusReader};
 use everflame::model::{Batch, FileId, UnixNanos};
 use everflame::net::Shutdown;
 use parking_lot::Mutex;
@@ -42,10 +42,17 @@ impl Drop for Ended {
 
 /// Runs the agent for as long as `meanwhile` takes. `None` where the machine does not allow it, which is said.
 fn profile(frequency_hz: u32, meanwhile: impl FnOnce(&StatusReader)) -> Option<(Vec<Batch>, AgentStatus)> {
+    profile_with(Settings { frequency_hz, ..Settings::default() }, meanwhile)
+}
+
+fn profile_with(
+    settings: Settings,
+    meanwhile: impl FnOnce(&StatusReader),
+) -> Option<(Vec<Batch>, AgentStatus)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _inside = runtime.enter();
     let sink = Arc::new(Keep::default());
-    let settings = Settings { frequency_hz, report_interval: Duration::from_secs(1), ..Settings::default() };
+    let settings = Settings { report_interval: Duration::from_secs(1), ..settings };
     let agent = match Agent::build(settings, Arc::clone(&sink) as Arc<dyn Sink>) {
         Ok(agent) => agent,
         Err(error @ Error::Privilege(_)) => {
@@ -240,4 +247,110 @@ fn stacks_of_a_program_without_frame_pointers_are_true_and_every_tick_is_account
     assert!(batches.iter().flat_map(|batch| &batch.times).all(|time| now.0 - time.0 < 300_000_000_000));
     let share = status.tick_share.expect("two busy CPUs for five seconds");
     assert!((0.85..=1.05).contains(&share), "ticks against busy time: {share}");
+}
+
+/// Sums of the balance: everything that ticked is stored or dropped for a reason.
+fn check_balance(status: &AgentStatus) {
+    let dropped: u64 =
+        status.counters.iter().filter(|(name, _)| name.starts_with("dropped.")).map(|(_, value)| value).sum();
+    assert_eq!(counter(status, "ticks"), counter(status, "stored") + dropped, "{status:#?}");
+}
+
+#[test]
+fn only_chosen_processes_are_reported_whole_and_with_the_variables_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        let program = compile(directory.path(), name, CHAIN, &["-O2", "-fomit-frame-pointer"]);
+        let variables = [("SERVICE", "search"), ("TOKEN", "secret")];
+        Ended(Command::new(&program).envs(variables).stdin(Stdio::null()).spawn().unwrap())
+    };
+    let (chosen, _other) = (start("chosen"), start("other"));
+    let pid = chosen.0.id();
+    let filter = Filter { names: vec!["chosen".into()], ..Filter::default() };
+    let env_vars = vec!["SERVICE".into()];
+    let settings = Settings { frequency_hz: 97, filter, env_vars, ..Settings::default() };
+    let mut late_pid = 0;
+    let Some((batches, status)) = profile_with(settings, |status| {
+        // The kernel side knows by the name, so a process of this name that starts later is chosen at once.
+        let late = start("chosen");
+        late_pid = late.0.id();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while counter(&status.get(), "received") < 300 {
+            assert!(Instant::now() < deadline, "{:#?}", status.get());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }) else {
+        return;
+    };
+    check_balance(&status);
+    assert!(counter(&status, "filtered") > 0);
+    let mut seen: Vec<u32> = batches.iter().flat_map(|batch| &batch.resources).map(|r| r.pid).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    let mut expected = [pid, late_pid];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    for resource in batches.iter().flat_map(|batch| &batch.resources) {
+        let variable =
+            resource.others.iter().find(|(name, _)| &**name == "process.environment_variable.SERVICE");
+        assert_eq!(variable.map(|(_, value)| &**value), Some("search"), "{resource:?}");
+        assert!(!format!("{resource:?}").contains("secret"), "{resource:?}");
+    }
+    // Tables are built for chosen processes only, and for those soon enough.
+    let names = HashMap::from([(
+        file_id(&directory.path().join("chosen")),
+        functions(&directory.path().join("chosen")),
+    )]);
+    let stacks = stacks(&batches, pid, UnixNanos::default(), &names);
+    let whole: u64 =
+        stacks.iter().filter(|(stack, _)| stack.last().is_some_and(|f| f == "_start")).map(|(_, n)| n).sum();
+    let total: u64 = stacks.values().sum();
+    println!("{whole} of {total} whole; {} tables", status.tables);
+    assert!(whole * 2 > total, "{whole} of {total}: {stacks:#?}");
+}
+
+#[test]
+fn an_interval_that_is_not_drawn_is_not_sampled_and_says_so() {
+    let settings = Settings {
+        frequency_hz: 97,
+        probabilistic: Some((50, Duration::from_mins(5))),
+        ..Settings::default()
+    };
+    let Some((batches, status)) = profile_with(settings, |_| std::thread::sleep(Duration::from_secs(2)))
+    else {
+        return;
+    };
+    check_balance(&status);
+    let sampling = status.notes == ["probabilistic mode: sampling in this interval, the chance is 50 %"];
+    let not_sampling =
+        status.notes == ["probabilistic mode: not sampling in this interval, the chance is 50 %"];
+    assert!(sampling != not_sampling, "{:?}", status.notes);
+    assert_eq!(batches.is_empty(), not_sampling);
+    for resource in batches.iter().flat_map(|batch| &batch.resources) {
+        let threshold = resource
+            .others
+            .iter()
+            .find(|(name, _)| &**name == "profiling.agent.config.probabilistic_threshold");
+        assert_eq!(threshold.map(|(_, value)| &**value), Some("50"), "{resource:?}");
+    }
+    // What is sampled keeps its true period.
+    assert!(
+        batches
+            .iter()
+            .flat_map(|batch| &batch.profiles)
+            .all(|profile| profile.period_ns == 1_000_000_000 / 97)
+    );
+}
+
+#[test]
+fn marks_can_be_left_out() {
+    let settings = Settings { frequency_hz: 97, mark_truncated: false, ..Settings::default() };
+    let Some((batches, status)) = profile_with(settings, |_| std::thread::sleep(Duration::from_secs(2)))
+    else {
+        return;
+    };
+    check_balance(&status);
+    let frames = batches.iter().flat_map(|batch| &batch.frames);
+    assert!(frames.clone().count() > 0);
+    assert!(frames.into_iter().all(|frame| frame.kind.otlp_name() != "abort-marker"));
 }

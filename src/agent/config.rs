@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::Filter;
 use super::bpf::{Object, SamplerSettings};
+use super::ceiling::Ceilings;
 use crate::config::{AgentSection, KernelObject};
 
 /// Everything the agent needs to know.
@@ -26,6 +28,28 @@ pub struct Settings {
     pub tags: Vec<String>,
     /// Only this process, for tests; `None` = all.
     pub only_pid: Option<u32>,
+    /// Who is sampled.
+    pub filter: Filter,
+    /// CPUs that are sampled; `None` = all.
+    pub cpus: Option<Vec<u32>>,
+    /// Chance in percent that an interval is sampled, and the interval's length; `None` = always.
+    pub probabilistic: Option<(u32, Duration)>,
+    /// Time between two looks at counters, CPUs, chosen containers and own cost.
+    pub monitor_interval: Duration,
+    /// Time between two comparisons of the clocks; zero = once at start.
+    pub clock_sync_interval: Duration,
+    /// Say in a frame of its own why a stack is not whole.
+    pub mark_truncated: bool,
+    /// Environment variables whose values are reported.
+    pub env_vars: Vec<String>,
+    /// Raw stacks that are remembered.
+    pub remembered_stacks: usize,
+    /// What the kernel tells while it checks the programs, 0 to 2.
+    pub log_level: u32,
+    /// Refuse kernels with known faults.
+    pub check_kernel: bool,
+    /// What the agent may cost.
+    pub ceilings: Ceilings,
 }
 
 impl Default for Settings {
@@ -40,9 +64,23 @@ impl Default for Settings {
             project_id: 1,
             tags: Vec::new(),
             only_pid: None,
+            filter: Filter::default(),
+            cpus: None,
+            probabilistic: None,
+            monitor_interval: Duration::from_secs(1),
+            clock_sync_interval: Duration::from_millis(250),
+            mark_truncated: true,
+            env_vars: Vec::new(),
+            remembered_stacks: 32_768,
+            log_level: 0,
+            check_kernel: true,
+            ceilings: Ceilings::default(),
         }
     }
 }
+
+/// Processes that the kernel side can know at most: 80 MiB of table, and more than `pid_max` of most machines.
+const MAX_PROCESSES: u32 = 1 << 20;
 
 impl From<&AgentSection> for Settings {
     fn from(section: &AgentSection) -> Self {
@@ -58,6 +96,22 @@ impl From<&AgentSection> for Settings {
             },
             project_id: section.project_id,
             tags: section.tags.clone(),
+            max_processes: (8192_u32 << section.map_scale_factor).min(MAX_PROCESSES),
+            filter: Filter::from_section(&section.filter, section.send_idle_frames),
+            cpus: section.filter.cpus.clone(),
+            probabilistic: section.probabilistic,
+            monitor_interval: section.monitor_interval,
+            clock_sync_interval: section.clock_sync_interval,
+            mark_truncated: section.send_error_frames,
+            env_vars: section.env_vars.clone(),
+            remembered_stacks: section.frame_cache_size as usize,
+            log_level: section.bpf_log_level,
+            check_kernel: !section.no_kernel_version_check,
+            ceilings: Ceilings {
+                cpu_share: section.max_cpu_percent.map(|percent| percent / 100.0),
+                memory_bytes: section.max_memory.map(|size| size.0),
+                whole_process: section.collection_agent.is_some(),
+            },
             ..Self::default()
         }
     }
@@ -81,6 +135,8 @@ impl Settings {
             ring_bytes: wanted.clamp(1 << 20, 64 << 20) as u32,
             max_processes: self.max_processes,
             only_pid: self.only_pid,
+            cpus: self.cpus.clone(),
+            log_level: self.log_level,
             ..SamplerSettings::default()
         }
     }

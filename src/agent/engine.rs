@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bpf::{KernelMaps, Sampler};
+use super::bpf::{self, KernelMaps, Sampler, SamplerSettings};
 use super::config::Settings;
 use super::counters::{Counter, Counters};
+use super::filter::Chooser;
 use super::host::{Host, clock::monotonic_ns, cpu, wait::WaitSet};
 use super::kernel_symbols::KernelNames;
-use super::process::{Executables, Follower};
+use super::lottery::Lottery;
+use super::process::{Executables, FollowSettings, Follower};
 use super::reporter::{Frame, Outbox, Window, random};
 use super::status::{AgentStatus, SharedStatus, TickShare};
 use super::tables::Tables;
@@ -28,8 +30,6 @@ const SHORT_PAUSE: Duration = Duration::from_micros(500);
 const LONG_PAUSE: Duration = Duration::from_millis(10);
 /// CPU time that looking may take before pauses become long: 1 % of one CPU, measured over a second.
 const FOLLOW_SHARE: u64 = 100;
-/// Time between two looks at counters, memory and CPUs.
-const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// How long the first samples wait for the tables of the busiest processes.
 const FIRST_TABLES: Duration = Duration::from_millis(150);
 
@@ -50,6 +50,9 @@ pub(crate) struct Engine {
     counters: Arc<Counters>,
     status: SharedStatus,
     tick_share: Option<TickShare>,
+    chooser: Chooser,
+    lottery: Option<Lottery>,
+    next_sync_ns: u64,
     waits: WaitSet,
 }
 
@@ -63,19 +66,25 @@ impl Engine {
         status: SharedStatus,
     ) -> Result<Self, Error> {
         let host = Host::read();
-        let sampler_settings = settings.sampler(host.cpus);
+        let chooser = Chooser::new(settings.filter.clone());
+        let sampler_settings = SamplerSettings { filter: chooser.settings(), ..settings.sampler(host.cpus) };
         let sampler = Sampler::load(&sampler_settings)?;
         let tables = Tables::new(sampler.maps()?, settings.table_pool_bytes);
-        let follower = Follower::start(executables).map_err(Error::SideBand)?;
+        let how = FollowSettings { only_sampled: chooser.chooses(), env_vars: settings.env_vars.clone() };
+        let follower = Follower::start(executables, how).map_err(Error::SideBand)?;
         status.update(|status| {
             status.frequency_hz = settings.frequency_hz;
             status.kernel = Arc::clone(&host.kernel);
             status.object = sampler.object().name();
         });
-        let converter = Converter::new(others(&settings, &host), host, KernelNames::default());
+        let mut converter = Converter::new(others(&settings, &host), host, KernelNames::default());
+        converter.set_up(settings.remembered_stacks, settings.mark_truncated);
         let mut engine = Self {
             ring_bytes: u64::from(sampler_settings.ring_bytes),
-            tick_share: cpu::cpu_time().map(|start| TickShare::new(settings.frequency_hz, start)),
+            tick_share: None,
+            lottery: settings.probabilistic.map(|(threshold, interval)| Lottery::new(threshold, interval)),
+            next_sync_ns: 0,
+            chooser,
             settings,
             sampler,
             tables,
@@ -90,8 +99,14 @@ impl Engine {
             status,
             waits: WaitSet::default(),
         };
+        engine.choose();
         engine.first_tables();
-        engine.sampler.follow_cpus()?;
+        engine.draw();
+        engine.tick()?;
+        if engine.is_ticking() && engine.sampler.cpus() == 0 {
+            return Err(Error::NoCpu(engine.settings.cpus.unwrap_or_default()));
+        }
+        engine.compare_ticks();
         engine.window_start_ns = monotonic_ns();
         engine.show();
         Ok(engine)
@@ -104,7 +119,7 @@ impl Engine {
         }
         let now_ns = monotonic_ns();
         let mut next_drain_ns = now_ns + nanos(self.drain_every);
-        let mut next_status_ns = now_ns + nanos(STATUS_PERIOD);
+        let mut next_status_ns = now_ns + nanos(self.settings.monitor_interval);
         let mut window_end_ns = now_ns + self.window_length_ns();
         let mut pace = Pace::default();
         while !shutdown.is_cancelled() {
@@ -132,7 +147,7 @@ impl Engine {
             }
             if now_ns >= next_status_ns {
                 self.look_around();
-                next_status_ns = now_ns + nanos(STATUS_PERIOD);
+                next_status_ns = now_ns + nanos(self.settings.monitor_interval);
             }
         }
         self.finish();
@@ -159,7 +174,11 @@ impl Engine {
         let Self { sampler, tables, follower, converter, pending, window, counters, .. } = self;
         let waiting = sampler.waiting_bytes();
         follower.follow(tables, converter.names());
-        converter.clock().sync();
+        let sync_every = nanos(self.settings.clock_sync_interval);
+        if sync_every > 0 && monotonic_ns() >= self.next_sync_ns {
+            self.next_sync_ns = monotonic_ns() + sync_every;
+            converter.clock().sync();
+        }
         let followed_ns = follower.followed_ns();
         let (mut received, mut refused) = (0, 0);
         sampler.drain(|raw| {
@@ -203,11 +222,72 @@ impl Engine {
     }
 
     fn look_around(&mut self) {
-        if let Err(error) = self.sampler.follow_cpus() {
+        self.draw();
+        self.choose();
+        if let Err(error) = self.tick() {
             tracing::warn!("cannot sample a new CPU: {error}");
         }
         self.follower.follow_cpus();
         self.show();
+    }
+
+    /// Whether this interval is sampled.
+    fn is_ticking(&self) -> bool {
+        self.lottery.as_ref().is_none_or(Lottery::is_sampling)
+    }
+
+    /// Makes every CPU tick that should.
+    fn tick(&mut self) -> Result<(), bpf::Error> {
+        if self.is_ticking() {
+            self.sampler.follow_cpus()?;
+        }
+        Ok(())
+    }
+
+    /// Probabilistic mode: decides about the next interval when it is time to.
+    fn draw(&mut self) {
+        let Some(lottery) = &mut self.lottery else { return };
+        let Some(sampling) = lottery.draw(monotonic_ns(), random()) else { return };
+        tracing::info!(sampling, chance_percent = lottery.threshold(), "probabilistic mode: next interval");
+        if !sampling {
+            self.sampler.stop();
+        }
+    }
+
+    /// Tells the kernel side whom to sample.
+    fn choose(&mut self) {
+        for (choice, wanted) in self.chooser.refresh() {
+            match self.sampler.choose(choice, wanted) {
+                Ok(()) => tracing::debug!(%choice, wanted, "choice"),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
+    /// Begins to compare ticks with busy time, where every busy CPU ticks all the time.
+    fn compare_ticks(&mut self) {
+        let Settings { cpus, filter, probabilistic, frequency_hz, .. } = &self.settings;
+        let comparable = cpus.is_none() && !filter.idle && probabilistic.is_none();
+        let ticks = self.busy_ticks();
+        let start = cpu::cpu_time().filter(|_| comparable);
+        self.tick_share = start.map(|start| TickShare::new(*frequency_hz, start, ticks));
+    }
+
+    /// Ticks that hit a busy CPU, wanted or not.
+    fn busy_ticks(&self) -> u64 {
+        let counters = self.sampler.counters();
+        let value =
+            |name: &str| counters.iter().find(|(found, _)| *found == name).map_or(0, |(_, value)| *value);
+        value("ticks").saturating_sub(value("idle"))
+    }
+
+    /// What is different from a plain run now.
+    fn notes(&self) -> Vec<String> {
+        let lottery = self.lottery.as_ref().map(|lottery| {
+            let doing = if lottery.is_sampling() { "sampling" } else { "not sampling" };
+            format!("probabilistic mode: {doing} in this interval, the chance is {} %", lottery.threshold())
+        });
+        lottery.into_iter().collect()
     }
 
     /// The last samples, without a tick behind them, and the state after the end.
@@ -249,7 +329,8 @@ impl Engine {
         ]);
         let usage = self.tables.usage();
         let problem = self.converter.names().problem();
-        let tick_share = self.tick_share.zip(cpu::cpu_time()).and_then(|(share, now)| share.of(ticks, now));
+        let tick_share =
+            self.tick_share.zip(cpu::cpu_time()).and_then(|(share, now)| share.of(self.busy_ticks(), now));
         let fresh = AgentStatus {
             running: true,
             problem: problem.map(|(problem, _)| problem.to_owned()),
@@ -261,6 +342,7 @@ impl Engine {
             resident_bytes: cpu::resident_bytes().unwrap_or(0),
             counters: list,
             tick_share,
+            notes: self.notes(),
             ..self.status.get()
         };
         self.status.update(|status| *status = fresh);
@@ -277,6 +359,12 @@ fn others(settings: &Settings, host: &Host) -> Vec<(Arc<str>, Arc<str>)> {
     ];
     if !settings.tags.is_empty() {
         others.push(("tags".into(), settings.tags.join(";").into()));
+    }
+    if let Some((threshold, interval)) = settings.probabilistic {
+        let names =
+            ["threshold", "interval"].map(|name| format!("profiling.agent.config.probabilistic_{name}"));
+        let values = [threshold.to_string(), format!("{}s", interval.as_secs())];
+        others.extend(names.into_iter().zip(values).map(|(name, value)| (name.into(), value.into())));
     }
     others
 }

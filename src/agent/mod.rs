@@ -7,11 +7,15 @@
 
 pub mod bpf;
 pub mod capabilities;
+#[allow(dead_code, reason = "the engine keeps ceilings from its next change on")]
+mod ceiling;
 mod config;
 mod counters;
 mod engine;
+mod filter;
 pub mod host;
 mod kernel_symbols;
+mod lottery;
 pub mod process;
 pub mod reporter;
 mod status;
@@ -23,8 +27,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use ceiling::Ceilings;
 pub use config::Settings;
 pub use counters::{Counter, Counters};
+pub use filter::Filter;
 pub use process::Executables;
 pub use status::AgentStatus;
 
@@ -54,6 +60,9 @@ pub enum Error {
     /// No thread.
     #[error("cannot start the agent's thread: {0}")]
     Thread(#[source] io::Error),
+    /// None of the CPUs to be sampled is there.
+    #[error("pin-cpu-ids: none of the CPUs {0:?} is online")]
+    NoCpu(Vec<u32>),
     /// The agent's thread died.
     #[error("the agent's thread ended unexpectedly")]
     Died,
@@ -69,7 +78,7 @@ impl Error {
             Self::SideBand(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
                 Some("run as root or with CAP_PERFMON, or raise kernel.perf_event_mlock_kb")
             }
-            Self::SideBand(_) | Self::Thread(_) | Self::Died => None,
+            Self::SideBand(_) | Self::Thread(_) | Self::NoCpu(_) | Self::Died => None,
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct AgentStatus {
     pub counters: Vec<(&'static str, u64)>,
     /// Ticks since the start against frequency × busy time of all CPUs; `None` until there is enough of it.
     pub tick_share: Option<f64>,
+    /// What is different from a plain run at this moment: not sampling by chance, something given up for a ceiling.
+    pub notes: Vec<String>,
 }
 
 /// The state, shared between the agent's thread, which writes, and whoever shows it.
@@ -72,22 +74,23 @@ impl SharedStatus {
 pub(crate) struct TickShare {
     frequency_hz: u32,
     start: super::host::cpu::CpuTime,
+    ticks_before: u64,
 }
 
 /// Busy time below which the share says nothing: 5 s of one CPU.
 const MIN_BUSY_TICKS: u64 = 5 * super::host::cpu::CPU_TIME_HZ;
 
 impl TickShare {
-    /// Begins to compare.
-    pub(crate) fn new(frequency_hz: u32, start: super::host::cpu::CpuTime) -> Self {
-        Self { frequency_hz, start }
+    /// Begins to compare, when there were `ticks_before` already.
+    pub(crate) fn new(frequency_hz: u32, start: super::host::cpu::CpuTime, ticks_before: u64) -> Self {
+        Self { frequency_hz, start, ticks_before }
     }
 
     /// `ticks` that ended on a busy CPU ÷ (frequency × busy seconds).
     pub(crate) fn of(&self, ticks: u64, now: super::host::cpu::CpuTime) -> Option<f64> {
         let busy = now.busy.checked_sub(self.start.busy).filter(|busy| *busy >= MIN_BUSY_TICKS)?;
         let seconds = busy as f64 / super::host::cpu::CPU_TIME_HZ as f64;
-        Some(ticks as f64 / (seconds * f64::from(self.frequency_hz)))
+        Some(ticks.saturating_sub(self.ticks_before) as f64 / (seconds * f64::from(self.frequency_hz)))
     }
 }
 
@@ -99,9 +102,9 @@ mod tests {
     #[test]
     fn share_compares_with_busy_time_only() {
         let start = CpuTime { busy: 1000, idle: 5, stolen: 0 };
-        let share = TickShare::new(20, start);
+        let share = TickShare::new(20, start, 10);
         let after = |busy| CpuTime { busy, idle: 1_000_000, stolen: 0 };
-        assert_eq!(share.of(190, after(2000)), Some(0.95));
+        assert_eq!(share.of(200, after(2000)), Some(0.95));
         assert_eq!(share.of(9, after(1100)), None);
         assert_eq!(share.of(9, after(10)), None);
     }

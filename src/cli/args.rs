@@ -29,7 +29,7 @@ pub enum Command {
     AllInOne(AllInOneArgs),
     /// Sample this host and report to a collector (pf-host-agent)
     #[command(disable_version_flag = true)]
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Take OTLP profiles from agents, write documents (pf-elastic-collector)
     Collector(ServerArgs),
     /// Serve the query API and the page over a store
@@ -85,6 +85,12 @@ pub struct AllInOneArgs {
     /// Samples per second and CPU [default: 20]
     #[arg(long, value_name = "HZ")]
     pub samples_per_second: Option<String>,
+    /// Share of the machine that the agent may take, in percent; it gives up what matters least to stay below
+    #[arg(long, value_name = "PERCENT")]
+    pub max_cpu_percent: Option<String>,
+    /// Memory that this process and the agent's tables in the kernel may take together
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory: Option<String>,
     /// Delete samples older than this [default: 60d]
     #[arg(long, value_name = "TIME")]
     pub retention: Option<String>,
@@ -115,41 +121,131 @@ pub struct WebArgs {
 
 /// Options of the agent. Each can also stand in the file and in the environment (PRODFILER_PROJECT_ID).
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(after_help = "\
-Options may be written with one dash or two. Order: flag, environment (PRODFILER_ and the name in capitals), file.
+Options may be written with one dash or two, switches also as -disable-tls=false.
+Order: flag, environment (PRODFILER_ or OTEL_PROFILING_AGENT_ and the name in capitals), file.
 Needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE and CAP_SYSLOG.")]
 pub struct AgentArgs {
     /// Key-value file [default: /etc/Elastic/universal-profiling/pf-host-agent.conf]
-    #[arg(long, value_name = "FILE", env = "PRODFILER_CONFIG")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Collector to report to
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, help_heading = "Report", value_name = "HOST:PORT")]
     pub collection_agent: Option<String>,
     /// Token that the collector asks for; better in the file or in PRODFILER_SECRET_TOKEN than on the command line
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, help_heading = "Report", value_name = "TOKEN")]
     pub secret_token: Option<String>,
     /// Project, 1 to 4095 [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Report", value_name = "N")]
     pub project_id: Option<String>,
     /// Labels of this host, separated by ;
-    #[arg(long, value_name = "TAGS")]
+    #[arg(long, help_heading = "Report", value_name = "TAGS")]
     pub tags: Option<String>,
     /// Report in plain text instead of TLS
-    #[arg(long)]
-    pub disable_tls: bool,
-    /// Samples per second and CPU [default: 20]
-    #[arg(long, value_name = "HZ")]
-    pub samples_per_second: Option<String>,
+    #[arg(long, help_heading = "Report", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub disable_tls: Option<String>,
     /// Length of a report window [default: 5s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, help_heading = "Report", value_name = "TIME", alias = "private-reporter-interval")]
     pub reporter_interval: Option<String>,
+    /// Share of the window by which its length varies, 0 to 1 [default: 0.2]
+    #[arg(long, help_heading = "Report", value_name = "SHARE")]
+    pub reporter_jitter: Option<String>,
+    /// Environment variables whose values are reported with the samples of a process, with commas between
+    #[arg(long, help_heading = "Report", value_name = "NAMES")]
+    pub env_vars: Option<String>,
+    /// Say in a frame at its root why a stack is not whole [default: true]
+    #[arg(long, help_heading = "Report", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", alias = "private-send-error-frames")]
+    pub send_error_frames: Option<String>,
+    /// Sample idle CPUs too
+    #[arg(long, help_heading = "Report", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub send_idle_frames: Option<String>,
+    /// Samples per second and CPU [default: 20]
+    #[arg(long, help_heading = "Sampling", value_name = "HZ", alias = "private-samples-per-second")]
+    pub samples_per_second: Option<String>,
+    /// Chance in percent that an interval is sampled at all, 1 to 99; 100 = always [default: 100]
+    #[arg(long, help_heading = "Sampling", value_name = "N")]
+    pub probabilistic_threshold: Option<String>,
+    /// Length of such an interval, 1m to 5m [default: 1m]
+    #[arg(long, help_heading = "Sampling", value_name = "TIME")]
+    pub probabilistic_interval: Option<String>,
+    /// Interpreters to look into [none is built yet; native code is always sampled]
+    #[arg(short = 't', long, help_heading = "Sampling", value_name = "NAMES")]
+    pub tracers: Option<String>,
+    /// Only these processes, with commas between; with the lists below: those that any of them names
+    #[arg(long, help_heading = "Who is sampled", value_name = "PIDS")]
+    pub filter_pids: Option<String>,
+    /// Only processes of these names, as `ps -o comm` shows them
+    #[arg(long, help_heading = "Who is sampled", value_name = "NAMES")]
+    pub filter_names: Option<String>,
+    /// Only processes in these cgroups and below, as /proc/PID/cgroup shows them
+    #[arg(long, help_heading = "Who is sampled", value_name = "PATHS")]
+    pub filter_cgroups: Option<String>,
+    /// Only these containers, by ID or its beginning, LXC ones by name; also those that start later
+    #[arg(long, help_heading = "Who is sampled", value_name = "IDS")]
+    pub filter_containers: Option<String>,
+    /// Only processes that have lived this long [default: 0]
+    #[arg(long, help_heading = "Who is sampled", value_name = "TIME")]
+    pub filter_min_process_age: Option<String>,
+    /// Only these CPUs, such as 0-15,20,31
+    #[arg(long, help_heading = "Who is sampled", value_name = "CPUS")]
+    pub pin_cpu_ids: Option<String>,
+    /// Share of the machine that the agent may take; it gives up what matters least to stay below
+    #[arg(long, help_heading = "Cost", value_name = "PERCENT")]
+    pub max_cpu_percent: Option<String>,
+    /// Memory that the agent may take, tables in the kernel included
+    #[arg(long, help_heading = "Cost", value_name = "SIZE")]
+    pub max_memory: Option<String>,
+    /// Doublings of the room for tables and processes in the kernel, 0 to 8 [default: 0]
+    #[arg(long, help_heading = "Cost", value_name = "N")]
+    pub map_scale_factor: Option<String>,
+    /// Raw stacks that are remembered, 1024 to 1048576 [default: 32768]
+    #[arg(long, help_heading = "Cost", value_name = "N")]
+    pub frame_cache_size: Option<String>,
+    /// Time between two looks at counters, CPUs, containers and own cost [default: 1s]
+    #[arg(long, help_heading = "Cost", value_name = "TIME", alias = "private-monitor-interval")]
+    pub monitor_interval: Option<String>,
+    /// Time between two comparisons of the clocks; 0 = once at start [default: 250ms]
+    #[arg(long, help_heading = "Cost", value_name = "TIME")]
+    pub clock_sync_interval: Option<String>,
     /// Run on kernels with known faults
-    #[arg(long)]
-    pub no_kernel_version_check: bool,
+    #[arg(long, help_heading = "Kernel", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub no_kernel_version_check: Option<String>,
+    /// What the kernel tells while it checks the programs: 0 nothing, 1 a summary, 2 everything
+    #[arg(long, help_heading = "Kernel", value_name = "N")]
+    pub bpf_log_level: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub off_cpu_threshold: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub probe_link: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub pprof: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_pprof: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub save_cpuprofile: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub obi_process_ctx: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub bpffs_root: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub elastic: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub private_environment_type: Option<String>,
+    /// Told about in the configuration
+    #[arg(long, hide = true)]
+    pub bpf_log_size: Option<String>,
     /// Log at debug level
-    #[arg(short = 'v', long)]
-    pub verbose: bool,
+    #[arg(short = 'v', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub verbose: Option<String>,
     /// Resolve the configuration, print it with the origin of each value, and exit
     #[arg(long)]
     pub check: bool,
@@ -159,6 +255,54 @@ pub struct AgentArgs {
     /// Print copyright and licences and exit
     #[arg(long)]
     pub copyright: bool,
+}
+
+impl AgentArgs {
+    /// Options that the file and the environment can hold too, by name, with what the command line says.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let options = [
+            ("collection-agent", &self.collection_agent),
+            ("secret-token", &self.secret_token),
+            ("project-id", &self.project_id),
+            ("tags", &self.tags),
+            ("disable-tls", &self.disable_tls),
+            ("reporter-interval", &self.reporter_interval),
+            ("reporter-jitter", &self.reporter_jitter),
+            ("env-vars", &self.env_vars),
+            ("send-error-frames", &self.send_error_frames),
+            ("send-idle-frames", &self.send_idle_frames),
+            ("samples-per-second", &self.samples_per_second),
+            ("probabilistic-threshold", &self.probabilistic_threshold),
+            ("probabilistic-interval", &self.probabilistic_interval),
+            ("tracers", &self.tracers),
+            ("filter-pids", &self.filter_pids),
+            ("filter-names", &self.filter_names),
+            ("filter-cgroups", &self.filter_cgroups),
+            ("filter-containers", &self.filter_containers),
+            ("filter-min-process-age", &self.filter_min_process_age),
+            ("pin-cpu-ids", &self.pin_cpu_ids),
+            ("max-cpu-percent", &self.max_cpu_percent),
+            ("max-memory", &self.max_memory),
+            ("map-scale-factor", &self.map_scale_factor),
+            ("frame-cache-size", &self.frame_cache_size),
+            ("monitor-interval", &self.monitor_interval),
+            ("clock-sync-interval", &self.clock_sync_interval),
+            ("no-kernel-version-check", &self.no_kernel_version_check),
+            ("bpf-log-level", &self.bpf_log_level),
+            ("off-cpu-threshold", &self.off_cpu_threshold),
+            ("probe-link", &self.probe_link),
+            ("pprof", &self.pprof),
+            ("enable-pprof", &self.enable_pprof),
+            ("save-cpuprofile", &self.save_cpuprofile),
+            ("obi-process-ctx", &self.obi_process_ctx),
+            ("bpffs-root", &self.bpffs_root),
+            ("elastic", &self.elastic),
+            ("private-environment-type", &self.private_environment_type),
+            ("bpf-log-size", &self.bpf_log_size),
+            ("verbose", &self.verbose),
+        ];
+        options.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
 }
 
 /// Roles that a later version brings.

@@ -86,7 +86,7 @@ pub(super) fn with_role(mut arguments: Vec<OsString>) -> Vec<OsString> {
         for argument in arguments.iter_mut().skip(2) {
             if let Some(text) = argument.to_str()
                 && let Some(name) = text.strip_prefix('-')
-                && name.len() > 1
+                && name.split('=').next().is_some_and(|name| name.len() > 1)
                 && name.starts_with(|c: char| c.is_ascii_lowercase())
             {
                 *argument = format!("--{name}").into();
@@ -123,6 +123,7 @@ mod tests {
             &["pf-host-agent", "-project-id=1", "--tags", "a", "-v", "-tags", "b"],
             &["pf-host-agent", "agent", "--project-id=1", "--tags", "a", "-v", "--tags", "b"],
         );
+        check(&["everflame", "agent", "-t=all", "-v=false"], &["everflame", "agent", "-t=all", "-v=false"]);
         check(&["everflame", "collector", "-config"], &["everflame", "collector", "-config"]);
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn show_duration(duration: &Duration) -> String {
 }
 
 /// Text of any scalar.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(_, text) => Some(text.clone()),
         Value::Char(_, c) => Some(c.to_string()),
@@ -195,6 +195,16 @@ impl Settings {
         let parse =
             parse_text("a number from 0 to 1", |t| t.parse().ok().filter(|n| (0.0..=1.0).contains(n)));
         self.field(key, default, f64::to_string, parse)
+    }
+
+    /// More than 0 and at most 100; 0 and an empty text count as not set.
+    pub(super) fn percent(&self, key: &str) -> Option<f64> {
+        let show = |v: &Option<f64>| v.map_or_else(|| "not set".into(), |v| v.to_string());
+        let parse = parse_text("a percentage from 0 to 100", |t| {
+            let number: f64 = if t.is_empty() { 0.0 } else { t.trim_end_matches('%').parse().ok()? };
+            (0.0..=100.0).contains(&number).then_some((number > 0.0).then_some(number))
+        });
+        self.field(key, None, show, parse)
     }
 
     pub(super) fn duration(&self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
@@ -267,7 +277,7 @@ impl Settings {
 fn parse_host_port(text: &str) -> Parsed<HostPort> {
     text.parse().map_err(|what: String| {
         let hint = text.parse::<u16>().ok().map(|port| format!("write 0.0.0.0:{port}"));
-        Expected { what, hint }
+        Expected { hint, ..Expected::new(what) }
     })
 }
 

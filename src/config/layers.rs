@@ -6,7 +6,7 @@ use std::path::Path;
 use figment::value::{Dict, Empty, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{Override, Problem, Settings, expand, plain};
+use super::{AgentSection, Override, Problem, Settings, expand, plain};
 
 /// Environment variables as data, so that resolving is a function of its arguments.
 pub type Environment = BTreeMap<String, String>;
@@ -92,7 +92,7 @@ impl Layers {
     pub fn plain(mut self, origin: &str, section: &str, text: &str) -> Self {
         for entry in plain::parse(text) {
             let mut dict = Dict::new();
-            dict.insert(entry.key, Value::from(entry.value));
+            dict.insert(AgentSection::canonical(&entry.key).to_owned(), Value::from(entry.value));
             let layer = Dict::from([(section.to_owned(), Value::Dict(Tag::Default, dict))]);
             self.push(&format!("{origin}:{}", entry.line), layer);
         }
@@ -112,6 +112,7 @@ impl Layers {
             .collect();
         for (name, value) in found {
             let key = name[prefix.len() + 1..].to_ascii_lowercase().replace('_', "-");
+            let key = AgentSection::canonical(&key);
             self.set(&format!("environment variable {name}"), &format!("{section}.{key}"), &value);
         }
         self

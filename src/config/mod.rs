@@ -26,7 +26,7 @@ mod web;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{AgentSection, KernelObject};
+pub use agent::{AgentSection, FilterSection, KernelObject};
 pub use all_in_one::AllInOneSection;
 pub use collector::{AgentMetrics, CollectorSection, MetricsSection};
 pub use fields::{ByteSize, HostPort};

@@ -43,11 +43,18 @@ pub(super) struct Expected {
     pub(super) what: String,
     /// What to write instead.
     pub(super) hint: Option<String>,
+    /// `what` is the message as it is documented, and needs no more words.
+    pub(super) whole: bool,
 }
 
 impl Expected {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: None }
+        Self { what: what.into(), hint: None, whole: false }
+    }
+
+    /// A message that stands for itself.
+    pub(super) fn whole(message: impl Into<String>) -> Self {
+        Self { what: message.into(), hint: None, whole: true }
     }
 }
 
@@ -74,7 +81,11 @@ impl Settings {
             Some(found) => match parse(&found) {
                 Ok(value) => (value, self.origin(key)),
                 Err(expected) => {
-                    let message = format!("expected {}, found {}", expected.what, describe(&found));
+                    let message = if expected.whole {
+                        expected.what
+                    } else {
+                        format!("expected {}, found {}", expected.what, describe(&found))
+                    };
                     self.problem(key, message, expected.hint);
                     (default, self.origin(key))
                 }
@@ -92,15 +103,20 @@ impl Settings {
     /// Notes keys that are read and checked but have no effect in this version, where a layer sets them.
     pub(super) fn without_effect(&self, keys: &[String]) {
         for key in keys.iter().filter(|key| self.has(key)) {
-            let warning = Problem {
-                origin: self.origin(key),
-                key: key.clone(),
-                message: "has no effect yet".into(),
-                hint: None,
-                warning: true,
-            };
-            self.notes.borrow_mut().warnings.push(warning);
+            self.warn(key, "has no effect yet", None);
         }
+    }
+
+    /// Notes something about `key` that a person should know.
+    pub(super) fn warn(&self, key: &str, message: &str, hint: Option<&str>) {
+        let warning = Problem {
+            origin: self.origin(key),
+            key: key.to_owned(),
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+            warning: true,
+        };
+        self.notes.borrow_mut().warnings.push(warning);
     }
 
     /// What was said of keys that are used nevertheless, or not at all.

@@ -126,7 +126,7 @@ fn the_agent_takes_file_then_environment_then_flags() {
     let settings =
         Layers::new(environment(&[("PRODFILER_PROJECT_ID", "74"), ("PRODFILER_SECRET_TOKEN", "def")]))
             .plain("pf-host-agent.conf", AgentSection::NAME, file)
-            .variables(AgentSection::VARIABLES, AgentSection::NAME)
+            .variables("PRODFILER", AgentSection::NAME)
             .flag("-project-id", "pf-host-agent.project-id", Some(75))
             .settings();
     let section = resolve::<AgentSection>(&settings).expect("valid");
@@ -135,6 +135,93 @@ fn the_agent_takes_file_then_environment_then_flags() {
     let unknown = settings.unknown_keys(&[]);
     assert_eq!(unknown.len(), 1, "{unknown:?}");
     insta::assert_snapshot!(settings);
+}
+
+fn agent(file: &str, variables: &[(&str, &str)]) -> Settings {
+    let layers = Layers::new(environment(variables)).plain("pf-host-agent.conf", AgentSection::NAME, file);
+    let prefixes = AgentSection::VARIABLES.into_iter();
+    prefixes.fold(layers, |layers, prefix| layers.variables(prefix, AgentSection::NAME)).settings()
+}
+
+#[test]
+fn agent_options_have_their_documented_bounds_and_words() {
+    let check = |file: &str, expected: &str| {
+        let problems = resolve::<AgentSection>(&agent(file, &[])).expect_err(file).to_string();
+        assert!(problems.contains(expected), "{file}: {problems}");
+    };
+    check("project-id 0", "invalid project id 0 (need > 0 and < 4096)");
+    check("project-id 4096", "invalid project id 4096 (need > 0 and < 4096)");
+    check("probabilistic-threshold 0", "expected a whole number from 1 to 100, found \"0\"");
+    check("probabilistic-threshold 101", "expected a whole number from 1 to 100");
+    check("probabilistic-interval 59s", "expected a duration from 1m to 5m, found \"59s\"");
+    check("samples-per-second 0", "samples-per-second");
+    check("map-scale-factor 9", "expected a whole number from 0 to 8");
+    check("frame-cache-size 1023", "expected a whole number from 1024 to 1048576");
+    check("bpf-log-level 3", "expected a whole number from 0 to 2");
+    check("reporter-jitter 1.1", "expected a number from 0 to 1");
+    check("tracers python,cobol", "unknown tracer: cobol");
+    check("pin-cpu-ids 0-", "such as 0-15,20,31, found \"0-\"");
+    check("filter-pids nginx", "expected numbers of processes");
+    check("env-vars A=b", "expected names of environment variables");
+    check("max-cpu-percent 101", "expected a percentage from 0 to 100");
+    check("max-memory 1M", "expected at least 24M, found 1M");
+}
+
+#[test]
+fn agent_options_that_are_not_built_are_refused_unless_they_ask_for_nothing() {
+    let refused = "off-cpu-threshold 0.01\nprobe-link kprobe:do_exit\npprof localhost:6060\nenable-pprof\nsave-cpuprofile\n\
+                   obi-process-ctx\nbpffs-root /bpf\nelastic\nprivate-environment-type kvm\n";
+    let problems = resolve::<AgentSection>(&agent(refused, &[])).expect_err("not built").0;
+    assert_eq!(problems.len(), refused.lines().count(), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.hint.is_some()));
+    let nothing = "off-cpu-threshold 0\nenable-pprof false\nbpffs-root /sys/fs/bpf/\n";
+    let settings = agent(nothing, &[]);
+    resolve::<AgentSection>(&settings).expect("asks for nothing");
+    assert_eq!(settings.unknown_keys(&[]), []);
+}
+
+#[test]
+fn agent_options_that_do_little_are_told() {
+    let settings = agent("tracers native,python\ntags \"a;b c\"\nbpf-log-size 65536\n", &[]);
+    resolve::<AgentSection>(&settings).expect("valid");
+    let told: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told.iter().any(|text| text.contains("tag \"b c\" is left out")), "{told:?}");
+    assert!(told.iter().any(|text| text.contains("native has no effect")), "{told:?}");
+}
+
+#[test]
+fn both_prefixes_of_variables_and_names_of_internal_builds_are_known() {
+    let variables = [
+        ("OTEL_PROFILING_AGENT_PROJECT_ID", "5"),
+        ("OTEL_PROFILING_AGENT_FILTER_NAMES", "nginx, postgres"),
+        ("PRODFILER_PROJECT_ID", "6"),
+        ("PRODFILER_PRIVATE_SAMPLES_PER_SECOND", "97"),
+    ];
+    let settings = agent("private-reporter-interval 10s\nmap-scale-factor 2\n", &variables);
+    let section = resolve::<AgentSection>(&settings).expect("valid");
+    assert_eq!((section.project_id, section.samples_per_second), (6, 97));
+    assert_eq!(section.reporter_interval, std::time::Duration::from_secs(10));
+    assert_eq!(section.filter.names, ["nginx", "postgres"]);
+    assert_eq!(section.table_pool, ByteSize(256 << 20));
+    assert_eq!(settings.unknown_keys(&[]), []);
+}
+
+#[test]
+fn agent_sample_loads_with_every_comment_opened() {
+    let text = sample("pf-host-agent.conf");
+    let opened: String = text
+        .lines()
+        .map(|line| {
+            let is_key = line.starts_with('#') && !line.starts_with("# ");
+            if is_key { line.replacen('#', "", 1) + "\n" } else { line.to_owned() + "\n" }
+        })
+        .collect();
+    for text in [text, opened] {
+        let settings = agent(&text, &[]);
+        resolve::<AgentSection>(&settings).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+        assert_eq!(settings.unknown_keys(&[]), []);
+    }
 }
 
 #[test]

@@ -232,6 +232,7 @@ pub(super) mod running {
             tables: status.tables,
             pool_bytes: status.pool_bytes,
             resident_bytes: status.resident_bytes,
+            notes: status.notes,
             counters: counters(status.counters),
         }
     }

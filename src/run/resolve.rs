@@ -1,6 +1,6 @@
 //! From arguments to resolved sections: which layers each role reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, WebArgs};
 use crate::config::{
@@ -65,6 +65,8 @@ pub(super) fn all_in_one(args: &AllInOneArgs, is_root: bool) -> Result<Outcome<A
     let settings = store_and_page(&args.server, args.data_dir.as_deref(), args.web.as_deref(), is_root)
         .flag("--collector", "pf-elastic-collector.host", args.collector.as_deref())
         .flag("--samples-per-second", "pf-host-agent.samples-per-second", args.samples_per_second.as_deref())
+        .flag("--max-cpu-percent", "pf-host-agent.max-cpu-percent", args.max_cpu_percent.as_deref())
+        .flag("--max-memory", "pf-host-agent.max-memory", args.max_memory.as_deref())
         .flag("--retention", "store.retention", args.retention.as_deref())
         .flag("--no-agent", "all-in-one.agent", args.no_agent.then_some("false"))
         .flag("--verbose", "pf-host-agent.verbose", args.verbose.then_some("true"))
@@ -93,26 +95,19 @@ pub(super) fn server<S: Section>(args: &ServerArgs, default_file: &str) -> Resul
 /// Settings of the agent.
 pub(super) fn agent(args: &AgentArgs) -> Result<Outcome<AgentSection>, Failure> {
     let name = AgentSection::NAME;
-    let file = args.config.as_deref();
-    let layers = Layers::new(environment())
-        .plain_file(file.unwrap_or(Path::new(AgentSection::DEFAULT_FILE)), name, file.is_some())
-        .variables(AgentSection::VARIABLES, name);
-    let settings = [
-        ("collection-agent", args.collection_agent.as_deref()),
-        ("secret-token", args.secret_token.as_deref()),
-        ("project-id", args.project_id.as_deref()),
-        ("tags", args.tags.as_deref()),
-        ("disable-tls", args.disable_tls.then_some("true")),
-        ("samples-per-second", args.samples_per_second.as_deref()),
-        ("reporter-interval", args.reporter_interval.as_deref()),
-        ("no-kernel-version-check", args.no_kernel_version_check.then_some("true")),
-        ("verbose", args.verbose.then_some("true")),
-    ]
-    .into_iter()
-    .fold(layers, |layers, (option, value)| {
-        layers.flag(&format!("-{option}"), &format!("{name}.{option}"), value)
-    })
-    .settings();
+    let environment = environment();
+    let variable = |prefix: &str| environment.get(&format!("{prefix}_CONFIG")).map(PathBuf::from);
+    let file = args.config.clone().or_else(|| AgentSection::VARIABLES.into_iter().rev().find_map(variable));
+    let path = file.as_deref().unwrap_or(Path::new(AgentSection::DEFAULT_FILE));
+    let layers = Layers::new(environment).plain_file(path, name, file.is_some());
+    let layers =
+        AgentSection::VARIABLES.into_iter().fold(layers, |layers, prefix| layers.variables(prefix, name));
+    let settings = args
+        .options()
+        .fold(layers, |layers, (option, value)| {
+            layers.flag(&format!("-{option}"), &format!("{name}.{option}"), Some(value))
+        })
+        .settings();
     finish(&settings, args.check)
 }
 

@@ -62,6 +62,7 @@ struct AgentDto {
     tables: u64,
     pool_bytes: u64,
     resident_bytes: u64,
+    notes: Vec<String>,
     counters: Vec<CounterDto>,
 }
 
@@ -117,6 +118,7 @@ impl StatusDto {
                 tables: agent.tables,
                 pool_bytes: agent.pool_bytes,
                 resident_bytes: agent.resident_bytes,
+                notes: agent.notes,
                 counters: counters(agent.counters),
             }),
             collector: collector.map(|c| CollectorDto { address: c.address, counters: counters(c.counters) }),

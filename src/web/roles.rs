@@ -59,6 +59,8 @@ pub struct AgentStatus {
     pub pool_bytes: u64,
     /// Resident memory of this process in bytes.
     pub resident_bytes: u64,
+    /// What is different from a plain run now, in sentences.
+    pub notes: Vec<String>,
     /// Ticks, stored samples, and every drop under its reason.
     pub counters: Vec<Counter>,
 }

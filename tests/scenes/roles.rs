@@ -72,3 +72,41 @@ fn mistakes_are_told_together_with_exit_code_2() {
     assert_eq!(run(&["all-in-one", "--nonsense"], &[]).0, Some(2));
     assert_eq!(run(&["collector", "-c", "/nonexistent.yml"], &[]).0, Some(2));
 }
+
+#[test]
+fn agent_options_are_those_of_the_reference_agent() {
+    let (code, out, err) = run(
+        &[
+            "agent",
+            "-config",
+            "/dev/null",
+            "-project-id=73",
+            "-disable-tls=false",
+            "-pin-cpu-ids",
+            "0-1",
+            "-t",
+            "all",
+            "--check",
+        ],
+        &[("OTEL_PROFILING_AGENT_TAGS", "a;b"), ("PRODFILER_SAMPLES_PER_SECOND", "97")],
+    );
+    assert_eq!(code, Some(0), "{err}");
+    for part in [
+        "project-id: 73",
+        "tags: \"a;b\"",
+        "samples-per-second: 97",
+        "pin-cpu-ids: 0,1",
+        "disable-tls: false",
+    ] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let told = |arguments: &[&str]| {
+        let (code, _, err) = run(&[&["agent", "-config", "/dev/null", "--check"], arguments].concat(), &[]);
+        assert_eq!(code, Some(2), "{arguments:?}: {err}");
+        err
+    };
+    assert!(told(&["-project-id", "4096"]).contains("invalid project id 4096 (need > 0 and < 4096)"));
+    assert!(told(&["-off-cpu-threshold=0.01"]).contains("sampling of waiting threads is not built yet"));
+    assert!(told(&["-tracers", "cobol"]).contains("unknown tracer: cobol"));
+    assert!(told(&["-probabilistic-interval", "6m"]).contains("a duration from 1m to 5m"));
+}

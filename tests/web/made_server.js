@@ -262,6 +262,7 @@ export class Made {
         tables: 130,
         pool_bytes: 4_194_304,
         resident_bytes: 41_000_000,
+        notes: [],
         counters: [
           { name: "ticks", value: 1_284_931 },
           { name: "stored", value: 1_284_311 },

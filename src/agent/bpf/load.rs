@@ -64,6 +64,8 @@ pub struct SamplerSettings {
     pub cpus: Option<Vec<u32>>,
     /// Who is sampled.
     pub filter: FilterSettings,
+    /// What the kernel tells while it checks the programs: 0 nothing, 1 a summary, 2 each instruction.
+    pub log_level: u32,
     /// Type information of the running kernel, where it carries none itself.
     pub kernel_types: Option<PathBuf>,
 }
@@ -79,6 +81,7 @@ impl Default for SamplerSettings {
             only_pid: None,
             cpus: None,
             filter: FilterSettings::default(),
+            log_level: 0,
             kernel_types: None,
         }
     }
@@ -369,6 +372,14 @@ impl Sampler {
 /// What libbpf said last, for the error that follows. It only speaks through a global function.
 static LAST_WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+fn hear_verifier(level: PrintLevel, text: String) {
+    if level == PrintLevel::Debug && text.contains("PROG LOAD LOG") {
+        tracing::info!(target: "everflame::verifier", "{}", text.trim_end());
+    } else if level != PrintLevel::Debug {
+        hear_libbpf(level, text);
+    }
+}
+
 fn hear_libbpf(level: PrintLevel, text: String) {
     tracing::debug!(target: "everflame::libbpf", "{}", text.trim_end());
     if level == PrintLevel::Warn {
@@ -387,7 +398,12 @@ fn load_object(object: Object, settings: &SamplerSettings) -> Result<libbpf_rs::
 
 /// Opens an object and brings the settings into it.
 pub(super) fn open_object(object: Object, settings: &SamplerSettings) -> Result<OpenObject, Error> {
-    libbpf_rs::set_print(Some((PrintLevel::Info, hear_libbpf)));
+    let hear = if settings.log_level > 0 {
+        (PrintLevel::Debug, hear_verifier as fn(PrintLevel, String))
+    } else {
+        (PrintLevel::Info, hear_libbpf as fn(PrintLevel, String))
+    };
+    libbpf_rs::set_print(Some(hear));
     LAST_WARNINGS.lock().clear();
     let refused = |error| refused(object, &error);
     let image = if object == Object::Legacy { LEGACY } else { MODERN };
@@ -398,6 +414,11 @@ pub(super) fn open_object(object: Object, settings: &SamplerSettings) -> Result<
     }
     let mut open = builder.open_memory(&image.0).map_err(refused)?;
     size_maps(&mut open, settings).map_err(refused)?;
+    if settings.log_level > 0 {
+        for mut program in open.progs_mut() {
+            program.set_log_level(settings.log_level);
+        }
+    }
     Ok(open)
 }
 

@@ -15,7 +15,8 @@ pub fn is_kubernetes(cgroup: &str) -> bool {
     cgroup.contains("kubepods")
 }
 
-fn id_in_path(path: &str) -> Option<&str> {
+/// Container identity in one path of a cgroup.
+pub(crate) fn id_in_path(path: &str) -> Option<&str> {
     path.rsplit('/').find_map(id_in_component).or_else(|| lxc_name(path))
 }
 

@@ -14,6 +14,8 @@ const MAX_CONTAINERS: usize = 4096;
 const NAMESPACE_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// Longest name that Kubernetes gives, in bytes.
 const MAX_NAME_BYTES: usize = 253;
+/// Longest value of an environment variable that is reported, in bytes.
+const MAX_VALUE_BYTES: usize = 512;
 
 /// Where a process runs. Empty = not known or not so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,26 +26,59 @@ pub(crate) struct Description {
     pub(crate) pod_name: Arc<str>,
     /// Kubernetes namespace.
     pub(crate) namespace: Arc<str>,
+    /// Environment variables that are asked for and set, as attributes.
+    pub(crate) variables: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Descriptions, one per container.
+/// Descriptions, one per container; one per process where its environment is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptions {
+    /// Environment variables that are asked for, and the attributes that hold their values.
+    wanted: Vec<(String, Arc<str>)>,
     nowhere: Arc<Description>,
     by_container: HashMap<Box<str>, Arc<Description>>,
 }
 
 impl Descriptions {
+    /// Describes processes also by the values of these environment variables.
+    pub(crate) fn set_variables(&mut self, names: &[String]) {
+        let attribute = |name: &String| (name.clone(), format!("process.environment_variable.{name}").into());
+        self.wanted = names.iter().map(attribute).collect();
+    }
+
     /// Describes a process; `None` when it is gone.
     pub(crate) fn of(&mut self, pid: u32) -> Option<Arc<Description>> {
+        let place = self.place(pid)?;
+        if self.wanted.is_empty() {
+            return Some(place);
+        }
+        let environment = procfs::environment(pid).unwrap_or_default();
+        let value = |(name, attribute): &(String, Arc<str>)| {
+            let value = procfs::environment_value(&environment, name)?;
+            let end = value.floor_char_boundary(MAX_VALUE_BYTES);
+            Some((Arc::clone(attribute), value[..end].into()))
+        };
+        let variables: Vec<_> = self.wanted.iter().filter_map(value).collect();
+        if variables.is_empty() {
+            return Some(place);
+        }
+        Some(Arc::new(Description { variables, ..(*place).clone() }))
+    }
+
+    /// Container and pod of a process.
+    fn place(&mut self, pid: u32) -> Option<Arc<Description>> {
         let cgroup = procfs::cgroup(pid)?;
         let Some(id) = container::container_id(&cgroup) else { return Some(Arc::clone(&self.nowhere)) };
         if let Some(known) = self.by_container.get(id) {
             return Some(Arc::clone(known));
         }
         let pod = if container::is_kubernetes(&cgroup) { pod_of(pid) } else { Pod::default() };
-        let description =
-            Arc::new(Description { container_id: id.into(), pod_name: pod.name, namespace: pod.namespace });
+        let description = Arc::new(Description {
+            container_id: id.into(),
+            pod_name: pod.name,
+            namespace: pod.namespace,
+            variables: Vec::new(),
+        });
         if self.by_container.len() >= MAX_CONTAINERS {
             self.by_container.clear();
         }
@@ -91,6 +126,30 @@ mod tests {
         let first = descriptions.of(std::process::id()).unwrap();
         assert_eq!(descriptions.of(std::process::id()).unwrap(), first);
         assert_eq!(descriptions.of(4_194_305), None);
+    }
+
+    #[test]
+    fn only_the_named_variables_are_read_and_their_values_have_an_end() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .env_clear()
+            .envs([("SERVICE", "search"), ("TOKEN", "secret"), ("LONG", &"ä".repeat(1000))])
+            .spawn()
+            .unwrap();
+        let mut descriptions = Descriptions::default();
+        descriptions.set_variables(&["SERVICE".into(), "LONG".into(), "ABSENT".into()]);
+        // Until the child has called exec it shows this process's environment.
+        let description = loop {
+            let description = descriptions.of(child.id()).unwrap();
+            if !description.variables.is_empty() {
+                break description;
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let [(service, search), (long, cut)] = &description.variables[..] else { panic!("{description:?}") };
+        assert_eq!((&**service, &**search), ("process.environment_variable.SERVICE", "search"));
+        assert_eq!((&**long, cut.len()), ("process.environment_variable.LONG", MAX_VALUE_BYTES));
     }
 
     #[test]

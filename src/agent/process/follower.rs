@@ -72,6 +72,16 @@ pub(crate) struct Follower {
     rescan_since_ns: Option<u64>,
     scanned_ns: u64,
     swept_ns: u64,
+    how: FollowSettings,
+}
+
+/// How much is done for each process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FollowSettings {
+    /// Tables are built for a process once it is sampled, not when it begins: where only some are sampled.
+    pub(crate) only_sampled: bool,
+    /// Environment variables whose values are reported.
+    pub(crate) env_vars: Vec<String>,
 }
 
 impl Follower {
@@ -79,7 +89,7 @@ impl Follower {
     ///
     /// # Errors
     /// When the side-band cannot be opened.
-    pub(crate) fn start(executables: &Arc<Executables>) -> io::Result<Self> {
+    pub(crate) fn start(executables: &Arc<Executables>, how: FollowSettings) -> io::Result<Self> {
         let events = Events::open()?;
         let builder = TableBuilder::start(executables, WORKERS)?;
         let now_ns = monotonic_ns();
@@ -96,7 +106,9 @@ impl Follower {
             rescan_since_ns: None,
             scanned_ns: now_ns,
             swept_ns: now_ns,
+            how,
         };
+        follower.descriptions.set_variables(&follower.how.env_vars);
         follower.scan_all(0);
         Ok(follower)
     }
@@ -106,8 +118,12 @@ impl Follower {
     pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
         let (now_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         self.executables.set_time(now_ns);
-        let mut resolver =
-            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0 };
+        let mut resolver = FileResolver {
+            executables: &self.executables,
+            builder: &mut self.builder,
+            heat: 0,
+            ask: !self.how.only_sampled,
+        };
         for event in self.events.drain() {
             self.counts.events += 1;
             if let EventKind::KernelSymbol { start, bytes, gone, name } = event.kind {
@@ -151,6 +167,7 @@ impl Follower {
                 executables: &self.executables,
                 builder: &mut self.builder,
                 heat: SAMPLED_HEAT,
+                ask: true,
             };
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }
@@ -158,6 +175,13 @@ impl Follower {
         if image.described.is_none() && !image.kernel_thread {
             let known = self.descriptions.of(pid).or_else(|| image.inherited.clone());
             image.described = Some(known.unwrap_or_else(|| self.descriptions.nowhere()));
+            if self.how.only_sampled {
+                for mapping in image.space.live() {
+                    if let Content::Executable(executable, _) = &mapping.content {
+                        self.builder.ask(executable, SAMPLED_HEAT);
+                    }
+                }
+            }
         }
         Some(image)
     }
@@ -232,8 +256,12 @@ impl Follower {
             let Some(scan) = Scan::read(pid, monotonic_ns(), since_ns) else { continue };
             alive.insert(pid);
             let heat = i64::try_from(scan.stat.cpu_ticks).unwrap_or(i64::MAX).min(SAMPLED_HEAT - 1);
-            let mut resolver =
-                FileResolver { executables: &self.executables, builder: &mut self.builder, heat };
+            let mut resolver = FileResolver {
+                executables: &self.executables,
+                builder: &mut self.builder,
+                heat,
+                ask: !self.how.only_sampled,
+            };
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }
         self.scanned_ns = monotonic_ns();
@@ -284,6 +312,8 @@ struct FileResolver<'f> {
     executables: &'f Executables,
     builder: &'f mut TableBuilder,
     heat: i64,
+    /// Whether tables are wanted already.
+    ask: bool,
 }
 
 impl Resolver for FileResolver<'_> {
@@ -298,7 +328,9 @@ impl Resolver for FileResolver<'_> {
         if let Resolved::Executable(executable) = resolved
             && let Some(bias) = executable.bias(range.start, range.file_offset)
         {
-            self.builder.ask(&executable, self.heat);
+            if self.ask {
+                self.builder.ask(&executable, self.heat);
+            }
             return Content::Executable(executable, bias);
         }
         Content::Nameless(nameless(range))

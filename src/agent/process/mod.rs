@@ -21,9 +21,14 @@ pub(crate) use address_space::{Content, Mapping};
 pub(crate) use describe::Description;
 pub(crate) use executable::base_name;
 pub use executables::Executables;
-pub(crate) use follower::Follower;
+pub(crate) use follower::{FollowSettings, Follower};
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
 pub(crate) use table::Image;
+
+/// When a process began, in ticks of 10 ms since boot; `None` when there is none of this number.
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
+    procfs::stat(pid).map(|stat| stat.start_ticks)
+}
 
 #[cfg(test)]
 pub(crate) mod tests {

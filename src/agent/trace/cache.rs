@@ -8,9 +8,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::interner::StackNumber;
 
-/// Entries of one generation; both together take about 3 MB.
-const GENERATION_ENTRIES: usize = 32_768;
-
 /// 128-bit hash of image, generation and raw frames.
 pub(crate) type Key = (u64, u64);
 
@@ -34,14 +31,21 @@ impl Hasher for FirstWord {
 type Entries = HashMap<Key, StackNumber, BuildHasherDefault<FirstWord>>;
 
 /// The cache.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TraceCache {
+    /// Entries of one generation; 32,768 in each are about 3 MB.
+    entries: usize,
     young: Entries,
     old: Entries,
     interner_generation: u32,
 }
 
 impl TraceCache {
+    /// A cache of two generations of `entries` each.
+    pub(crate) fn new(entries: usize) -> Self {
+        Self { entries, young: Entries::default(), old: Entries::default(), interner_generation: 0 }
+    }
+
     /// The stack under a key, as numbered by the interner of `generation`.
     pub(crate) fn get(&mut self, key: Key, generation: u32) -> Option<StackNumber> {
         if generation != self.interner_generation {
@@ -60,7 +64,7 @@ impl TraceCache {
 
     /// Remembers a stack.
     pub(crate) fn insert(&mut self, key: Key, stack: StackNumber) {
-        if self.young.len() >= GENERATION_ENTRIES {
+        if self.young.len() >= self.entries {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }
@@ -72,9 +76,11 @@ impl TraceCache {
 mod tests {
     use super::*;
 
+    const GENERATION_ENTRIES: usize = 1000;
+
     #[test]
     fn used_entries_survive_and_others_go() {
-        let mut cache = TraceCache::default();
+        let mut cache = TraceCache::new(GENERATION_ENTRIES);
         cache.insert((0, 0), StackNumber(7));
         cache.insert((1, 1), StackNumber(8));
         for n in 2..3 * GENERATION_ENTRIES as u64 {
@@ -87,7 +93,7 @@ mod tests {
 
     #[test]
     fn new_numbering_empties_it() {
-        let mut cache = TraceCache::default();
+        let mut cache = TraceCache::new(GENERATION_ENTRIES);
         cache.insert((0, 0), StackNumber(7));
         assert_eq!(cache.get((0, 0), 1), None);
         assert_eq!(cache.get((0, 0), 1), None);

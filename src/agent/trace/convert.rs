@@ -16,6 +16,9 @@ use crate::agent::kernel_symbols::KernelNames;
 use crate::agent::process::{Content, Description, Follower, Image, Mapping, base_name};
 use crate::model::{FrameKind, Resource, UnixNanos};
 
+/// Raw stacks that are remembered when nobody says.
+const REMEMBERED_STACKS: usize = 32_768;
+
 /// Images have serials from 1; keys of processes without an image have this bit.
 const NO_IMAGE: u64 = 1 << 63;
 
@@ -45,6 +48,8 @@ pub(crate) struct Converter {
     clock: WallClock,
     host: Host,
     others: Vec<(Arc<str>, Arc<str>)>,
+    /// Whether a frame says why a stack is not whole.
+    marks: bool,
     /// Frames by kernel address, as long as names do not change.
     kernel_frames: HashMap<u64, u32>,
     kernel_generation: (u32, u32),
@@ -60,7 +65,8 @@ impl Converter {
     pub(crate) fn new(others: Vec<(Arc<str>, Arc<str>)>, host: Host, names: KernelNames) -> Self {
         Self {
             interner: Interner::default(),
-            cache: TraceCache::default(),
+            cache: TraceCache::new(REMEMBERED_STACKS),
+            marks: true,
             names,
             clock: WallClock::synced(),
             host,
@@ -71,6 +77,12 @@ impl Converter {
             truncated: 0,
             hits: 0,
         }
+    }
+
+    /// Remembers this many raw stacks, and says or does not say in a frame of its own why a stack is not whole.
+    pub(crate) fn set_up(&mut self, remembered_stacks: usize, marks: bool) {
+        self.cache = TraceCache::new(remembered_stacks);
+        self.marks = marks;
     }
 
     /// The wall clock.
@@ -154,7 +166,7 @@ impl Converter {
         }
         let mut last = None;
         for (index, frame) in raw.user.iter().enumerate() {
-            if index > 0 && index == raw.gap_at as usize {
+            if self.marks && index > 0 && index == raw.gap_at as usize {
                 frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &marks::at_gap()));
             }
             let address = frame.code_address();
@@ -167,7 +179,7 @@ impl Converter {
         let late = raw.end == EndReason::NoMapping && last.is_some();
         let end = if late { EndReason::UnknownProcess } else { raw.end };
         let whole = raw.end == EndReason::TooDeep && raw.gap_at > 0;
-        if let Some(text) = marks::at_root(end, place).filter(|_| !whole) {
+        if let Some(text) = marks::at_root(end, place).filter(|_| self.marks && !whole) {
             frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &text));
         }
         self.scratch = frames;
@@ -236,7 +248,7 @@ impl Converter {
                 container_id: Arc::clone(&description.container_id),
                 pod_name: Arc::clone(&description.pod_name),
                 namespace_name: Arc::clone(&description.namespace),
-                others: others.clone(),
+                others: others.iter().chain(&description.variables).cloned().collect(),
                 ..Resource::default()
             }
         })

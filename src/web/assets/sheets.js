@@ -92,6 +92,7 @@ function agentSection({ agent, now, started }) {
     head,
     agent.problem && h("p", { text: agent.problem }),
     agent.hint && h("p", { class: "faint", text: agent.hint }),
+    ...agent.notes.map((note) => h("p", { text: note })),
     agent.running &&
       h(
       "div",

@@ -53,7 +53,8 @@
  * @property {{description: string, event_bytes: number, dictionary_bytes: number, samples: number, stacks: number, frames: number,
  *   executables: number, first: number | null, last: number | null, refusing: string | null}} store
  * @property {null | {running: boolean, problem: string | null, hint: string | null, frequency_hz: number, cpus: number, kernel: string,
- *   object: string, processes: number, tables: number, pool_bytes: number, resident_bytes: number, counters: Counter[]}} agent
+ *   object: string, processes: number, tables: number, pool_bytes: number, resident_bytes: number, notes: string[],
+ *   counters: Counter[]}} agent
  * @property {null | {address: string, counters: Counter[]}} collector
  */
 

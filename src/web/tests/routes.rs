@@ -43,6 +43,7 @@ async fn status_says_what_runs() {
         agent.frequency_hz: 20
         agent.hint: null
         agent.kernel: "6.18.44"
+        agent.notes: []
         agent.object: "modern"
         agent.pool_bytes: 4194304
         agent.problem: null

@@ -10,7 +10,7 @@ use crate::agent::process::TableId;
 
 /// A follower, or the reason why there is none here.
 fn follower() -> Option<(Follower, Notes, KernelNames)> {
-    match Follower::start(&Arc::new(Executables::default())) {
+    match Follower::start(&Arc::new(Executables::default()), FollowSettings::default()) {
         Ok(follower) => Some((follower, Notes::with_room(10_000), KernelNames::default())),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
             crate::cannot_run::cannot_run("following processes", &format!("needs CAP_PERFMON: {error}"));

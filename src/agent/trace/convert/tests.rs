@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::agent::bpf::UserFrame;
 use crate::agent::host::clock::monotonic_ns;
-use crate::agent::process::Executables;
+use crate::agent::process::{Executables, FollowSettings};
 use crate::agent::reporter::{Frame as WindowFrame, Window};
 use crate::model::Batch;
 
@@ -16,7 +16,7 @@ struct Scene {
 }
 
 fn scene() -> Option<Scene> {
-    let follower = match Follower::start(&Arc::new(Executables::default())) {
+    let follower = match Follower::start(&Arc::new(Executables::default()), FollowSettings::default()) {
         Ok(follower) => follower,
         Err(error) => {
             eprintln!("not tested: {error}");
