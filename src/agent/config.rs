@@ -50,6 +50,10 @@ pub struct Settings {
     pub check_kernel: bool,
     /// What the agent may cost.
     pub ceilings: Ceilings,
+    /// Whom the agent reports to, `host:port`; `None` = somebody in this process.
+    pub collector: Option<String>,
+    /// What the agent was told, as facts for people: names below `profiling.agent.config.`.
+    pub told: Vec<(&'static str, String)>,
 }
 
 impl Default for Settings {
@@ -75,6 +79,8 @@ impl Default for Settings {
             log_level: 0,
             check_kernel: true,
             ceilings: Ceilings::default(),
+            collector: None,
+            told: Vec::new(),
         }
     }
 }
@@ -112,9 +118,32 @@ impl From<&AgentSection> for Settings {
                 memory_bytes: section.max_memory.map(|size| size.0),
                 whole_process: section.collection_agent.is_some(),
             },
+            collector: section.collection_agent.as_ref().map(ToString::to_string),
+            told: told(section),
             ..Self::default()
         }
     }
+}
+
+/// Names are those of the hosts index; secrets are not among them.
+fn told(section: &AgentSection) -> Vec<(&'static str, String)> {
+    let (threshold, interval) = section.probabilistic.unwrap_or((100, Duration::from_mins(1)));
+    vec![
+        ("bpf_log_level", section.bpf_log_level.to_string()),
+        (
+            "cache_directory",
+            section.cache_directory.as_ref().map_or_else(String::new, |d| d.display().to_string()),
+        ),
+        ("disable_tls", section.disable_tls.to_string()),
+        ("map_scale_factor", section.map_scale_factor.to_string()),
+        ("no_kernel_version_check", section.no_kernel_version_check.to_string()),
+        ("probabilistic_interval", format!("{}s", interval.as_secs())),
+        ("probabilistic_threshold", threshold.to_string()),
+        ("sampling_frequency", section.samples_per_second.to_string()),
+        ("tags", section.tags.join(";")),
+        ("tracers", section.tracers.join(",")),
+        ("verbose", section.verbose.to_string()),
+    ]
 }
 
 impl Settings {

@@ -7,8 +7,14 @@ use std::time::Duration;
 use super::bpf::{self, KernelMaps, Sampler, SamplerSettings};
 use super::config::Settings;
 use super::counters::{Counter, Counters};
+use super::facts::HostFacts;
 use super::filter::Chooser;
-use super::host::{Host, clock::monotonic_ns, cpu, wait::WaitSet};
+use super::host::{
+    Host,
+    clock::{monotonic_ns, realtime_ns},
+    cpu,
+    wait::WaitSet,
+};
 use super::kernel_symbols::KernelNames;
 use super::lottery::Lottery;
 use super::process::{Executables, FollowSettings, Follower};
@@ -52,6 +58,7 @@ pub(crate) struct Engine {
     tick_share: Option<TickShare>,
     chooser: Chooser,
     lottery: Option<Lottery>,
+    facts: HostFacts,
     next_sync_ns: u64,
     waits: WaitSet,
 }
@@ -77,6 +84,14 @@ impl Engine {
             status.kernel = Arc::clone(&host.kernel);
             status.object = sampler.object().name();
         });
+        let configured = configured(&settings);
+        let facts = HostFacts::collect(host.environment, settings.collector.clone(), configured);
+        tracing::info!(
+            environment = host.environment.name(),
+            machine_id = format!("{:#x}", host.id.parse::<u64>().unwrap_or_default()),
+            project_id = settings.project_id,
+            "this host"
+        );
         let mut converter = Converter::new(others(&settings, &host), host, KernelNames::default());
         converter.set_up(settings.remembered_stacks, settings.mark_truncated);
         let mut engine = Self {
@@ -84,6 +99,7 @@ impl Engine {
             tick_share: None,
             lottery: settings.probabilistic.map(|(threshold, interval)| Lottery::new(threshold, interval)),
             next_sync_ns: 0,
+            facts,
             chooser,
             settings,
             sampler,
@@ -210,7 +226,12 @@ impl Engine {
         self.window_start_ns = now_ns;
         if self.window.len() > 0 {
             let frame = Frame { period_ns: self.settings.period_ns(), start, end };
-            self.outbox.put(self.window.finish(self.converter.interner(), frame));
+            let mut batch = self.window.finish(self.converter.interner(), frame);
+            // Once a batch is enough: who takes it in puts facts down by host, not by process.
+            if let Some(resource) = batch.resources.first_mut() {
+                resource.others.extend(self.facts.known());
+            }
+            self.outbox.put(batch);
         }
         self.converter.window_ended();
     }
@@ -349,6 +370,31 @@ impl Engine {
     }
 }
 
+/// What the agent was told, as facts about the host.
+fn configured(settings: &Settings) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut facts: Vec<(Arc<str>, Arc<str>)> = vec![
+        ("profiling.agent.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("profiling.agent.start_time".into(), (realtime_ns() / 1_000_000).to_string().into()),
+    ];
+    let told = settings.told.iter().filter(|(_, value)| !value.is_empty());
+    facts.extend(told.map(|(name, value)| {
+        (format!("profiling.agent.config.{name}").into(), Arc::<str>::from(value.as_str()))
+    }));
+    if !settings.tags.is_empty() {
+        facts.push(("profiling.host.tags".into(), settings.tags.join(";").into()));
+    }
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(proxy) = variable("HTTPS_PROXY").or_else(|| variable("https_proxy")) {
+        // Without the user and password that it may hold.
+        let proxy = proxy.rsplit_once('@').map_or(proxy.as_str(), |(_, address)| address);
+        facts.push(("profiling.agent.env_https_proxy".into(), proxy.into()));
+    }
+    if let Some(node) = variable("KUBERNETES_NODE_NAME").or_else(|| variable("NODE_NAME")) {
+        facts.push(("k8s.node.name".into(), node.into()));
+    }
+    facts
+}
+
 /// Attributes that every resource of this host carries besides those with a place of their own.
 fn others(settings: &Settings, host: &Host) -> Vec<(Arc<str>, Arc<str>)> {
     let mut others: Vec<(Arc<str>, Arc<str>)> = vec![
@@ -360,11 +406,11 @@ fn others(settings: &Settings, host: &Host) -> Vec<(Arc<str>, Arc<str>)> {
     if !settings.tags.is_empty() {
         others.push(("tags".into(), settings.tags.join(";").into()));
     }
+    // Every resource says that only a share of the intervals was sampled: the period within them is the true one.
     if let Some((threshold, interval)) = settings.probabilistic {
-        let names =
-            ["threshold", "interval"].map(|name| format!("profiling.agent.config.probabilistic_{name}"));
-        let values = [threshold.to_string(), format!("{}s", interval.as_secs())];
-        others.extend(names.into_iter().zip(values).map(|(name, value)| (name.into(), value.into())));
+        let name = |name: &str| format!("profiling.agent.config.probabilistic_{name}").into();
+        others.push((name("threshold"), threshold.to_string().into()));
+        others.push((name("interval"), format!("{}s", interval.as_secs()).into()));
     }
     others
 }

@@ -12,6 +12,7 @@ mod ceiling;
 mod config;
 mod counters;
 mod engine;
+mod facts;
 mod filter;
 pub mod host;
 mod kernel_symbols;
@@ -60,6 +61,9 @@ pub enum Error {
     /// No thread.
     #[error("cannot start the agent's thread: {0}")]
     Thread(#[source] io::Error),
+    /// A kernel that must not be used.
+    #[error("{0}")]
+    Kernel(host::kernel_version::UnfitKernel),
     /// None of the CPUs to be sampled is there.
     #[error("pin-cpu-ids: none of the CPUs {0:?} is online")]
     NoCpu(Vec<u32>),
@@ -74,6 +78,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Sampler(error) => error.hint(),
+            Self::Kernel(unfit) => Some(unfit.hint()),
             Self::Privilege(_) => Some("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"),
             Self::SideBand(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
                 Some("run as root or with CAP_PERFMON, or raise kernel.perf_event_mlock_kb")
@@ -104,6 +109,11 @@ impl Agent {
     /// # Errors
     /// When privileges are missing or the kernel refuses; [`Error::hint`] says what to do.
     pub fn build(settings: Settings, sink: Arc<dyn Sink>) -> Result<Self, Error> {
+        if settings.check_kernel
+            && let Some(version) = host::kernel_version::read()
+        {
+            host::kernel_version::check(version).map_err(Error::Kernel)?;
+        }
         for lacking in Capabilities::effective().map(Capabilities::lacking).unwrap_or_default() {
             if lacking.fatal {
                 return Err(Error::Privilege(lacking));

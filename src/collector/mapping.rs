@@ -21,8 +21,19 @@ const MAX_REPEATS: u32 = 1 << 16;
 const MAX_SAMPLES: u64 = 1 << 22;
 
 /// Prefixes of attributes that describe the machine and not one process on it.
-const HOST_FACTS: [&str; 8] =
-    ["host.", "os.", "cloud.", "k8s.node.", "k8s.cluster.", "profiling.", "deployment.environment", "agent."];
+const HOST_FACTS: [&str; 11] = [
+    "host.",
+    "os.",
+    "cloud.",
+    "k8s.node.",
+    "k8s.cluster.",
+    "profiling.",
+    "deployment.environment",
+    "agent.",
+    "ec2.",
+    "azure.",
+    "gce.",
+];
 
 /// Samples that are in no document, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

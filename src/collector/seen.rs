@@ -4,12 +4,15 @@
 //! carried it succeeded, and forgotten after a lifetime, because stores drop old documents.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use twox_hash::XxHash64;
+
 use crate::model::{FileId, FrameId, StackId, UnixNanos};
 use crate::store::Documents;
+use crate::store::document::Host;
 
 /// Stacks and frames remembered: about 6 MiB each when full.
 const MANY: usize = 1 << 17;
@@ -61,7 +64,8 @@ pub struct Seen {
     frames: Recent<FrameId>,
     unnamed: Recent<FrameId>,
     executables: Recent<FileId>,
-    hosts: Recent<Arc<str>>,
+    /// By identity and facts: those that become known later are written too.
+    hosts: Recent<(Arc<str>, u64)>,
 }
 
 /// Identifiers that a write carries; hand them to [`Seen::mark`] when it succeeded.
@@ -71,7 +75,7 @@ pub struct Fresh {
     frames: Vec<FrameId>,
     unnamed: Vec<FrameId>,
     executables: Vec<FileId>,
-    hosts: Vec<Arc<str>>,
+    hosts: Vec<(Arc<str>, u64)>,
 }
 
 impl Default for Seen {
@@ -94,7 +98,7 @@ impl Seen {
         keep_new(&mut self.frames, &mut documents.stackframes, |frame| frame.id, now, &mut fresh.frames);
         keep_new(&mut self.unnamed, &mut documents.unnamed, |id| *id, now, &mut fresh.unnamed);
         keep_new(&mut self.executables, &mut documents.executables, |e| e.id, now, &mut fresh.executables);
-        keep_new(&mut self.hosts, &mut documents.hosts, |host| host.id.clone(), now, &mut fresh.hosts);
+        keep_new(&mut self.hosts, &mut documents.hosts, host_key, now, &mut fresh.hosts);
         fresh
     }
 
@@ -106,6 +110,12 @@ impl Seen {
         written.executables.into_iter().for_each(|id| self.executables.insert(id, now));
         written.hosts.into_iter().for_each(|id| self.hosts.insert(id, now));
     }
+}
+
+fn host_key(host: &Host) -> (Arc<str>, u64) {
+    let mut hash = XxHash64::with_seed(0);
+    host.facts.hash(&mut hash);
+    (host.id.clone(), hash.finish())
 }
 
 fn keep_new<D, K: Eq + Hash + Clone>(

@@ -29,9 +29,25 @@ pub enum Environment {
     Aws = 7,
 }
 
-/// Host ID: environment in the top 4 bits, 60 bits of hash below.
+impl Environment {
+    /// Name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Lxc => "lxc",
+            Self::Kvm => "kvm",
+            Self::Docker => "docker",
+            Self::Gcp => "gcp",
+            Self::Azure => "azure",
+            Self::Aws => "aws",
+        }
+    }
+}
+
+/// Where this machine lives, and its ID: environment in the top 4 bits, 60 bits of hash below.
 #[must_use]
-pub fn host_id() -> u64 {
+pub fn identify() -> (Environment, u64) {
     let vendor = read("/sys/class/dmi/id/sys_vendor");
     let environment = environment(&Signs {
         vendor: &vendor,
@@ -39,7 +55,7 @@ pub fn host_id() -> u64 {
         docker_marker: Path::new("/.dockerenv").exists(),
         hypervisor: fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor")),
     });
-    compose(environment, &seed(environment))
+    (environment, compose(environment, &seed(environment)))
 }
 
 /// What gives an environment away.
@@ -83,8 +99,15 @@ fn seed(environment: Environment) -> Vec<u8> {
         machine = read("/proc/sys/kernel/hostname");
     }
     let mut seed = machine.into_bytes();
-    let address = default_interface(&read("/proc/net/route"))
-        .map(|name| read(&format!("/sys/class/net/{name}/address")))
+    // The host's own network, not that of a container that the agent may run in: its interface would be another one after
+    // each start.
+    let routes = ["/proc/1/net/route", "/proc/net/route"].map(read).into_iter().find(|text| !text.is_empty());
+    let address = default_interface(&routes.unwrap_or_default())
+        .map(|name| {
+            let path = format!("sys/class/net/{name}/address");
+            let host = read(format!("/proc/1/root/{path}"));
+            if host.is_empty() { read(format!("/{path}")) } else { host }
+        })
         .unwrap_or_default();
     for (byte, other) in seed.iter_mut().zip(address.bytes()) {
         *byte ^= other;
@@ -109,7 +132,7 @@ fn compose(environment: Environment, seed: &[u8]) -> u64 {
 }
 
 /// Content of a small file without surrounding blanks; empty when it cannot be read.
-fn read(path: &str) -> String {
+fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
@@ -140,7 +163,9 @@ mod tests {
 
     #[test]
     fn host_id_is_stable_and_says_where_it_lives() {
-        assert_eq!(host_id(), host_id());
+        let (environment, id) = identify();
+        assert_eq!(identify(), (environment, id));
+        assert_eq!(id >> 60, environment as u64);
         assert_eq!(compose(Environment::Aws, b"i-1") >> 60, 7);
         assert_ne!(compose(Environment::Kvm, b"a"), compose(Environment::Kvm, b"b"));
     }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod container;
 pub mod cpu;
 mod identity;
+pub mod kernel_version;
 mod memory_file;
 pub mod perf_ring;
 pub mod wait;
@@ -14,7 +15,7 @@ pub mod wait;
 use std::fs;
 use std::sync::Arc;
 
-pub use identity::{Environment, host_id};
+pub use identity::{Environment, identify};
 pub use memory_file::{memory_file, release_freed_memory};
 
 /// What is reported about this machine with each sample.
@@ -30,6 +31,8 @@ pub struct Host {
     pub arch: Arc<str>,
     /// CPUs switched on at start.
     pub cpus: u32,
+    /// Where it lives.
+    pub environment: Environment,
 }
 
 impl Host {
@@ -38,8 +41,10 @@ impl Host {
     pub fn read() -> Self {
         let line =
             |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let (environment, id) = identify();
         Self {
-            id: host_id().to_string().into(),
+            id: id.to_string().into(),
+            environment,
             name: line("/proc/sys/kernel/hostname").into(),
             kernel: line("/proc/sys/kernel/osrelease").into(),
             arch: match std::env::consts::ARCH {

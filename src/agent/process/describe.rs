@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::container_names::{ContainerNames, deployment, is_name};
 use super::procfs;
 use crate::agent::host::container;
 
@@ -12,8 +13,6 @@ use crate::agent::host::container;
 const MAX_CONTAINERS: usize = 4096;
 /// Where a pod finds the name of its namespace.
 const NAMESPACE_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/namespace";
-/// Longest name that Kubernetes gives, in bytes.
-const MAX_NAME_BYTES: usize = 253;
 /// Longest value of an environment variable that is reported, in bytes.
 const MAX_VALUE_BYTES: usize = 512;
 
@@ -22,12 +21,14 @@ const MAX_VALUE_BYTES: usize = 512;
 pub(crate) struct Description {
     /// Container.
     pub(crate) container_id: Arc<str>,
+    /// Its name.
+    pub(crate) container_name: Arc<str>,
     /// Kubernetes pod.
     pub(crate) pod_name: Arc<str>,
     /// Kubernetes namespace.
     pub(crate) namespace: Arc<str>,
-    /// Environment variables that are asked for and set, as attributes.
-    pub(crate) variables: Vec<(Arc<str>, Arc<str>)>,
+    /// Everything that has no place of its own: deployment, environment variables that are asked for and set.
+    pub(crate) attributes: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// Descriptions, one per container; one per process where its environment is asked for.
@@ -36,6 +37,7 @@ pub(crate) struct Descriptions {
     /// Environment variables that are asked for, and the attributes that hold their values.
     wanted: Vec<(String, Arc<str>)>,
     nowhere: Arc<Description>,
+    names: ContainerNames,
     by_container: HashMap<Box<str>, Arc<Description>>,
 }
 
@@ -62,7 +64,9 @@ impl Descriptions {
         if variables.is_empty() {
             return Some(place);
         }
-        Some(Arc::new(Description { variables, ..(*place).clone() }))
+        let mut description = (*place).clone();
+        description.attributes.extend(variables);
+        Some(Arc::new(description))
     }
 
     /// Container and pod of a process.
@@ -72,13 +76,21 @@ impl Descriptions {
         if let Some(known) = self.by_container.get(id) {
             return Some(Arc::clone(known));
         }
-        let pod = if container::is_kubernetes(&cgroup) { pod_of(pid) } else { Pod::default() };
-        let description = Arc::new(Description {
-            container_id: id.into(),
-            pod_name: pod.name,
-            namespace: pod.namespace,
-            variables: Vec::new(),
-        });
+        let mut description = Description { container_id: id.into(), ..Description::default() };
+        if container::is_kubernetes(&cgroup) {
+            let named = self.names.of_kubernetes(id, &cgroup).map(|names| {
+                (description.container_name, description.pod_name, description.namespace) =
+                    (names.container, names.pod, names.namespace);
+            });
+            if named.is_none() {
+                (description.pod_name, description.namespace) = pod_of(pid);
+            }
+            let owner = deployment(&description.pod_name).map(Arc::from);
+            description.attributes.extend(owner.map(|owner| ("k8s.deployment.name".into(), owner)));
+        } else {
+            description.container_name = self.names.of_engine(id).unwrap_or_default();
+        }
+        let description = Arc::new(description);
         if self.by_container.len() >= MAX_CONTAINERS {
             self.by_container.clear();
         }
@@ -92,28 +104,16 @@ impl Descriptions {
     }
 }
 
-#[derive(Default)]
-struct Pod {
-    name: Arc<str>,
-    namespace: Arc<str>,
-}
-
-/// Kubernetes gives each container its pod's name as host name, and tells of itself in the environment. Only these two
-/// variables are looked at.
-fn pod_of(pid: u32) -> Pod {
+/// Name and namespace of a pod as its processes see them, where the host's files are out of reach: Kubernetes gives each
+/// container its pod's name as host name, and tells of itself in the environment. Only these two variables are looked at.
+fn pod_of(pid: u32) -> (Arc<str>, Arc<str>) {
     let environment = procfs::environment(pid).unwrap_or_default();
     let name = procfs::environment_value(&environment, "KUBERNETES_SERVICE_HOST")
         .and_then(|_| procfs::environment_value(&environment, "HOSTNAME"))
         .filter(|name| is_name(name))
         .unwrap_or_default();
     let namespace = procfs::root_file(pid, NAMESPACE_FILE).map(|text| text.trim().to_owned());
-    Pod { name: name.into(), namespace: namespace.filter(|name| is_name(name)).unwrap_or_default().into() }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= MAX_NAME_BYTES
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+    (name.into(), namespace.filter(|name| is_name(name)).unwrap_or_default().into())
 }
 
 #[cfg(test)]
@@ -141,20 +141,14 @@ mod tests {
         // Until the child has called exec it shows this process's environment.
         let description = loop {
             let description = descriptions.of(child.id()).unwrap();
-            if !description.variables.is_empty() {
+            if !description.attributes.is_empty() {
                 break description;
             }
         };
         child.kill().unwrap();
         child.wait().unwrap();
-        let [(service, search), (long, cut)] = &description.variables[..] else { panic!("{description:?}") };
+        let [(service, search), (long, cut)] = &description.attributes[..] else { panic!("{description:?}") };
         assert_eq!((&**service, &**search), ("process.environment_variable.SERVICE", "search"));
         assert_eq!((&**long, cut.len()), ("process.environment_variable.LONG", MAX_VALUE_BYTES));
-    }
-
-    #[test]
-    fn names_of_strangers_are_checked() {
-        assert!(is_name("web-7d4b9c-x2x"));
-        assert!(!is_name("") && !is_name("a b") && !is_name("a\n") && !is_name(&"a".repeat(254)));
     }
 }

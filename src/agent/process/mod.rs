@@ -4,6 +4,7 @@
 //! informed through [`KernelSide`]. Knows nothing of samples and reports.
 
 mod address_space;
+mod container_names;
 mod describe;
 mod events;
 mod executable;

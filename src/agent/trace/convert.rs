@@ -246,9 +246,10 @@ impl Converter {
                 },
                 executable_path: path.map_or_else(|| Arc::from(""), Arc::clone),
                 container_id: Arc::clone(&description.container_id),
+                container_name: Arc::clone(&description.container_name),
                 pod_name: Arc::clone(&description.pod_name),
                 namespace_name: Arc::clone(&description.namespace),
-                others: others.iter().chain(&description.variables).cloned().collect(),
+                others: others.iter().chain(&description.attributes).cloned().collect(),
                 ..Resource::default()
             }
         })

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::agent::bpf::UserFrame;
-use crate::agent::host::clock::monotonic_ns;
+use crate::agent::host::{Environment, clock::monotonic_ns};
 use crate::agent::process::{Executables, FollowSettings};
 use crate::agent::reporter::{Frame as WindowFrame, Window};
 use crate::model::Batch;
@@ -23,7 +23,14 @@ fn scene() -> Option<Scene> {
             return None;
         }
     };
-    let host = Host { id: "1".into(), name: "h".into(), kernel: "k".into(), arch: "amd64".into(), cpus: 1 };
+    let host = Host {
+        id: "1".into(),
+        name: "h".into(),
+        kernel: "k".into(),
+        arch: "amd64".into(),
+        cpus: 1,
+        environment: Environment::Kvm,
+    };
     let names = KernelNames::read(monotonic_ns());
     Some(Scene { converter: Converter::new(Vec::new(), host, names), follower, window: Window::default() })
 }
