@@ -6,7 +6,7 @@ BIN      = target/$(PROFILE)/everflame
 SUDO     = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check types deny bench truth record crash setup setup-test clean
+.PHONY: help run build test check types deny bench truth record crash setup setup-test setup-truth clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ setup: ## Install what building needs (clang, libelf, …)
 
 setup-test: ## Install what the tests need (gdb, Chromium, Go, busybox, …)
 	@deploy/install-packages build test kernels
+
+setup-truth: ## Install the programs and compilers of the native matrix (PostgreSQL, nginx, ffmpeg, musl, …)
+	@deploy/install-packages build test truth
 
 build: setup ## Build the program
 	$(CARGO) build --profile $(PROFILE) --locked
@@ -63,8 +66,13 @@ bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short on
 	EVERFLAME_STORE_HOURS=$(STORE_HOURS) EVERFLAME_STORE_SET=A $(CARGO) bench --locked --profile profiling --bench store
 	EVERFLAME_STORE_HOURS=24 EVERFLAME_STORE_SET=B $(CARGO) bench --locked --profile profiling --bench store
 
-truth: setup-test node_modules/.package-lock.json ## Programs with known call chains and shares against what was recorded (root)
-	EVERFLAME_TRUTH_SECONDS=$(or $(SECONDS_EACH),60) $(CARGO) test --locked --test scenes -- --nocapture known_programs
+# CPU time sampled of each program of the matrix, and of each one of known shares.
+SECONDS_EACH  ?= 5
+SHARE_SECONDS ?= 30
+
+truth: setup-truth node_modules/.package-lock.json ## Every program of the native matrix, and known shares, against the truth (root; SECONDS_EACH, ROWS)
+	EVERFLAME_TRUTH=all EVERFLAME_TRUTH_ROWS='$(ROWS)' EVERFLAME_TRUTH_SECONDS=$(SECONDS_EACH) $(CARGO) test --locked --test truth -- --nocapture
+	EVERFLAME_TRUTH_SECONDS=$(SHARE_SECONDS) $(CARGO) test --locked --test scenes -- --nocapture known_programs
 
 record: setup-test ## One thread of a process as a replay case: PID=… OUT=… (root; see tests/replay/README.md)
 	EVERFLAME_RECORD_PID=$(PID) EVERFLAME_RECORD_OUT=$(OUT) $(CARGO) test --locked --test replay -- --ignored --nocapture record_process

@@ -88,7 +88,10 @@ fn trained(row: &Row, compiler: &str, name: &str, flags: &[&str]) -> Built {
         if compiler.starts_with("clang") {
             used = learned.join("all.profdata");
             let mut merge = Command::new("sh");
-            merge.args(["-c", "llvm-profdata merge -o \"$1\" \"$2\"/*.profraw", "sh"]).arg(&used).arg(&learned);
+            merge
+                .args(["-c", "llvm-profdata merge -o \"$1\" \"$2\"/*.profraw", "sh"])
+                .arg(&used)
+                .arg(&learned);
             commands.push(merge);
         }
         let using = [format!("-fprofile-use={}", used.display())];

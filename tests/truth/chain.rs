@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn a_stack_may_begin_anywhere_and_must_end_at_the_end() {
-        let chains = Chains { paths: &["leaf middle", "leaf other…"], below: &["main ~ _start"], ..Chains::default() };
+        let chains =
+            Chains {
+                paths: &["leaf middle", "leaf other…"], below: &["main ~ _start"], ..Chains::default()
+            };
         check(&chains, "leaf middle main libc libc _start", Some(true));
         check(&chains, "vdso libc middle main libc _start", Some(true));
         check(&chains, "leaf.part.0 middle.cold main libc _start", Some(true));

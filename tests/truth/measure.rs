@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::against_gdb::most_first;
 use crate::chain::{Matcher, Part};
 use crate::names::Names;
 use crate::recorder::{Recorded, Stacks};
@@ -13,6 +14,9 @@ pub(crate) const COMPLETE_AIM: f64 = 0.99;
 pub(crate) const RIGHT_AIM: f64 = 0.995;
 /// Samples below which a row says nothing.
 const LEAST_SAMPLES: u64 = 200;
+
+/// Begins the example of a stack that its program cannot have.
+const NOT_A_CHAIN: &str = "not a chain";
 
 /// Functions that a thread begins with: nobody calls them.
 const ROOTS: &[&str] = &[
@@ -37,6 +41,24 @@ const ROOTS: &[&str] = &[
     "_rt0_arm64_linux",
 ];
 
+/// What a comparison with gdb gave.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// Stacks walked by both.
+    pub(crate) stacks: u64,
+    pub(crate) complete: u64,
+    /// Complete ones that are right.
+    pub(crate) right: u64,
+    /// Why stacks are not complete.
+    pub(crate) incomplete: HashMap<String, u64>,
+    /// How the complete ones were judged.
+    pub(crate) verdicts: HashMap<String, u64>,
+    /// Stacks that are not as they should be, for a person.
+    pub(crate) examples: Vec<String>,
+    /// What went wrong on the way.
+    pub(crate) problem: Option<String>,
+}
+
 /// A row with its figures.
 #[derive(Debug)]
 pub(crate) struct Measured {
@@ -51,6 +73,8 @@ pub(crate) struct Measured {
     examples: Vec<(String, u64)>,
     /// Why the row has no figures.
     pub(crate) not_run: Option<String>,
+    /// Why the oracle judged nothing.
+    pub(crate) oracle_problem: Option<String>,
 }
 
 impl Measured {
@@ -65,6 +89,7 @@ impl Measured {
             reasons: Vec::new(),
             examples: Vec::new(),
             not_run: Some(why),
+            oracle_problem: None,
         }
     }
 
@@ -72,7 +97,7 @@ impl Measured {
     pub(crate) fn new(row: &Row, stacks: &Stacks, names: &Names) -> Self {
         let matcher = match &row.oracle {
             Oracle::Chains(chains) => Some(Matcher::new(chains)),
-            Oracle::CompleteOnly => None,
+            Oracle::Gdb | Oracle::Stepped(..) => None,
         };
         let mut measured = Self { not_run: None, ..Self::not_run(row, String::new()) };
         let (mut reasons, mut examples) = (HashMap::new(), HashMap::new());
@@ -89,12 +114,29 @@ impl Measured {
                 measured.compared += count;
                 measured.right += if right { *count } else { 0 };
                 if !right {
-                    *examples.entry(format!("not a chain: {}", line(&parts))).or_default() += count;
+                    *examples.entry(format!("{NOT_A_CHAIN}: {}", line(&parts))).or_default() += count;
                 }
             }
         }
-        measured.reasons = most_first(reasons);
-        measured.examples = most_first(examples);
+        measured.reasons = most_first(&reasons);
+        measured.examples = most_first(&examples);
+        measured
+    }
+
+    /// Takes over how gdb judged stacks; those that were not complete there are no part of what was recorded.
+    pub(crate) fn judged_by(&mut self, compared: Compared) {
+        self.compared += compared.complete;
+        self.right += compared.right;
+        self.examples.extend(compared.examples.into_iter().map(|text| (text, 1)));
+        self.oracle_problem = compared.problem.filter(|_| compared.complete == 0);
+    }
+
+    /// A row that gdb alone measured.
+    pub(crate) fn by(row: &Row, compared: Compared) -> Self {
+        let mut measured = Self { not_run: None, ..Self::not_run(row, String::new()) };
+        (measured.samples, measured.complete) = (compared.stacks, compared.complete);
+        measured.reasons = most_first(&compared.incomplete);
+        measured.judged_by(compared);
         measured
     }
 
@@ -113,21 +155,20 @@ impl Measured {
         self.not_run.is_some()
             || self.samples >= LEAST_SAMPLES
                 && self.complete_share() >= COMPLETE_AIM
-                && self.right_share().is_none_or(|share| share >= RIGHT_AIM)
+                && self.right_share().is_some_and(|share| share >= RIGHT_AIM)
     }
 
     /// The most frequent stacks that are not as they should be.
     pub(crate) fn scene(&self) -> String {
-        let lines: Vec<String> =
-            self.examples.iter().take(12).map(|(text, count)| format!("  {count:>5} × {text}")).collect();
+        // Wrong stacks first: they say nothing of themselves.
+        let (wrong, cut): (Vec<_>, Vec<_>) =
+            self.examples.iter().partition(|(text, _)| text.starts_with(NOT_A_CHAIN));
+        let lines =
+            wrong.into_iter().chain(cut).take(15).map(|(text, count)| format!("  {count:>5} × {text}"));
+        let problem = self.oracle_problem.iter().map(|why| format!("  oracle: {why}"));
+        let lines: Vec<String> = problem.chain(lines).collect();
         format!("{}: {} samples\n{}", self.name, self.samples, lines.join("\n"))
     }
-}
-
-fn most_first(counts: HashMap<String, u64>) -> Vec<(String, u64)> {
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    counts
 }
 
 fn named(stack: &[Recorded], names: &Names) -> Vec<Part> {
@@ -164,6 +205,8 @@ fn line(parts: &[Part]) -> String {
     let all: Vec<String> = parts.iter().map(text).collect();
     match all.len() {
         0..=40 => all.join(" < "),
-        more => format!("{} < [{} more] < {}", all[..20].join(" < "), more - 40, all[more - 20..].join(" < ")),
+        more => {
+            format!("{} < [{} more] < {}", all[..20].join(" < "), more - 40, all[more - 20..].join(" < "))
+        }
     }
 }

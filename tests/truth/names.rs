@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use everflame::model::FileId;
-use object::{Object, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 /// Functions of one file.
 #[derive(Debug, Default)]
@@ -21,13 +21,27 @@ impl Functions {
         let file = object::File::parse(&*bytes).ok()?;
         let mut all = Vec::new();
         // glibc and libstdc++ keep their full tables in packages of their own.
-        let debug = file.build_id().ok().flatten().and_then(debug_file).and_then(|path| std::fs::read(path).ok());
+        let debug =
+            file.build_id().ok().flatten().and_then(debug_file).and_then(|path| std::fs::read(path).ok());
         let debug = debug.as_deref().and_then(|bytes| object::File::parse(bytes).ok());
         for file in std::iter::once(&file).chain(&debug) {
             for symbol in file.symbols().chain(file.dynamic_symbols()) {
-                if symbol.kind() == SymbolKind::Text && symbol.is_definition() {
+                // Parts that were moved away, and code written in assembly, have no type.
+                let is_code = match symbol.kind() {
+                    SymbolKind::Text => true,
+                    SymbolKind::Unknown | SymbolKind::Label => symbol
+                        .section_index()
+                        .and_then(|index| file.section_by_index(index).ok())
+                        .is_some_and(|section| section.kind() == object::SectionKind::Text),
+                    _ => false,
+                };
+                if is_code && symbol.is_definition() {
                     let name = symbol.name().unwrap_or_default();
-                    all.push((symbol.address(), symbol.size(), name.split('@').next().unwrap_or_default().to_owned()));
+                    all.push((
+                        symbol.address(),
+                        symbol.size(),
+                        name.split('@').next().unwrap_or_default().to_owned(),
+                    ));
                 }
             }
         }

@@ -78,9 +78,9 @@ fn recorded(batch: &Batch, stack: u32) -> Vec<Recorded> {
         let executable = frame.executable.map(|index| &batch.executables[index as usize]);
         frames.push(match (frame.kind, executable.and_then(|file| Some((file.file_id?, &file.name)))) {
             (FrameKind::KERNEL, _) => continue,
-            (kind, _) if kind.is_error() => {
-                Recorded::Marker(frame.lines.first().map(|line| Arc::clone(&line.function)).unwrap_or_default())
-            }
+            (kind, _) if kind.is_error() => Recorded::Marker(
+                frame.lines.first().map(|line| Arc::clone(&line.function)).unwrap_or_default(),
+            ),
             (_, Some((id, name))) => Recorded::Code(id, Arc::clone(name), frame.address),
             (_, None) => Recorded::Bare(frame.address),
         });
@@ -104,9 +104,11 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts an agent. `None` where the machine does not allow it, which is said.
     pub(crate) fn start(frequency_hz: u32) -> Option<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let receiver = Arc::new(Receiver::default());
-        let settings = Settings { frequency_hz, report_interval: Duration::from_secs(1), ..Settings::default() };
+        let settings =
+            Settings { frequency_hz, report_interval: Duration::from_secs(1), ..Settings::default() };
         let agent = match Agent::build(settings, Arc::clone(&receiver) as Arc<dyn Sink>) {
             Ok(agent) => agent,
             Err(error @ Error::Privilege(_)) => {

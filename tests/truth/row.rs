@@ -48,10 +48,12 @@ pub(crate) enum Load {
 /// How a stack is judged.
 #[derive(Clone, Debug)]
 pub(crate) enum Oracle {
-    /// The program's own call chains.
+    /// Every recorded stack against the program's own call chains.
     Chains(Chains),
-    /// None by names: only complete stacks are counted.
-    CompleteOnly,
+    /// gdb, at random moments of the running program.
+    Gdb,
+    /// gdb and the chains, at each instruction of these functions. Nothing is recorded: where a sample falls is chance.
+    Stepped(Chains, &'static [&'static str]),
 }
 
 /// The call chains that a program can have, as words: see `chain`.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::against_gdb;
+use crate::chain::Matcher;
 use crate::measure::Measured;
 use crate::names::Names;
 use crate::recorder::{Recorder, Watch, now};
-use crate::row::{Load, Row};
+use crate::row::{Load, Oracle, Row};
 
 /// Longest a row may take to give its samples: a machine that is busy with other things gives them slowly.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -25,7 +27,8 @@ impl Group {
     }
 
     fn signal(&self, name: &str) {
-        let _ = Command::new("sh").args(["-c", &format!("kill -{name} -{} 2>/dev/null", self.0.id())]).status();
+        let _ =
+            Command::new("sh").args(["-c", &format!("kill -{name} -{} 2>/dev/null", self.0.id())]).status();
     }
 }
 
@@ -45,7 +48,8 @@ impl Drop for Group {
 pub(crate) fn processes_of(paths: &HashSet<PathBuf>) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| paths.contains(&exe))).collect()
+    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| paths.contains(&exe)))
+        .collect()
 }
 
 /// A port that nobody listens on now.
@@ -70,20 +74,28 @@ fn command(row: &Row, program: &Path, folder: &Path) -> Command {
     }
 }
 
-/// Runs a row until it has `wanted` samples.
-pub(crate) fn measure(row: &Row, program: &Path, recorder: &Recorder, wanted: u64) -> Measured {
+/// Runs a row until it has `wanted` samples, and gdb has judged `stacks` of it where gdb is the oracle.
+pub(crate) fn measure(row: &Row, program: &Path, recorder: &Recorder, wanted: u64, stacks: u64) -> Measured {
+    if let Oracle::Stepped(chains, functions) = &row.oracle {
+        return match against_gdb::step_by_step(program, functions, &Matcher::new(chains)) {
+            Ok(compared) => Measured::by(row, compared),
+            Err(why) => Measured::not_run(row, why),
+        };
+    }
     let folder = tempfile::tempdir().unwrap();
-    let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
-    let paths = HashSet::from([program.clone()]);
+    // Run by the name it has, recognised by what that leads to: some programs look at their name.
+    let paths = HashSet::from([program.canonicalize().unwrap_or_else(|_| program.to_owned())]);
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let comm = name.chars().take(15).collect();
     let names = Names::default();
-    names.learn_file(&program);
+    names.learn_file(program);
+    // The loader and the C library, for programs that end before anybody looks.
+    names.learn(std::process::id());
     let watch = recorder.watch(Watch { paths: paths.clone(), comm, from: now() });
 
     let log_path = folder.path().join("log");
     let log = std::fs::File::create(&log_path).unwrap();
-    let mut command = command(row, &program, folder.path());
+    let mut command = command(row, program, folder.path());
     command.current_dir(folder.path()).stdin(Stdio::null());
     command.stdout(log.try_clone().unwrap()).stderr(log);
     let mut group = match Group::start(&mut command) {
@@ -100,12 +112,19 @@ pub(crate) fn measure(row: &Row, program: &Path, recorder: &Recorder, wanted: u6
             break;
         }
     }
-    let stacks = recorder.take(watch, REPORTED);
+    let recorded = recorder.take(watch, REPORTED);
+    // Only now: a stopped program has no samples, and gdb takes the CPU from it.
+    let compared = matches!(row.oracle, Oracle::Gdb).then(|| against_gdb::at_random(&paths, stacks));
     drop(group);
     if let Some(status) = ended {
         let log = std::fs::read_to_string(log_path).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(5).collect();
-        return Measured::not_run(row, format!("ended with {status} before it was sampled enough: {}", last.join(" | ")));
+        return Measured::not_run(
+            row,
+            format!("ended with {status} before it was sampled enough: {}", last.join(" | ")),
+        );
     }
-    Measured::new(row, &stacks, &names)
+    let mut measured = Measured::new(row, &recorded, &names);
+    compared.into_iter().for_each(|compared| measured.judged_by(compared));
+    measured
 }

@@ -62,7 +62,6 @@ const COMPILED: &[(&str, &str, &[&str])] = &[
     ("clang-O3", "clang", &["-O3", "-march=x86-64-v2"]),
     ("clang-Os", "clang", &["-Os"]),
     ("clang-lto", "clang", &["-O2", "-flto", "-fuse-ld=lld"]),
-    ("clang-hotcold", "clang", &["-O2", "-mllvm", "-hot-cold-split=true", "-fuse-ld=lld"]),
 ];
 
 /// Name, compiler, flags; trained first.
@@ -71,6 +70,23 @@ const TRAINED: &[(&str, &str, &[&str])] = &[
     ("gcc-pgo-lto", "gcc", &["-O3", "-flto"]),
     ("clang-pgo", "clang", &["-O2"]),
     ("clang-split", "clang", &["-O2", "-fsplit-machine-functions", "-fuse-ld=lld"]),
+];
+
+/// Functions of `shapes.c` whose every instruction is looked at: prologue, body, epilogue.
+const STEPPED: &[&str] = &[
+    "sized",
+    "aligned",
+    "aligned_sized",
+    "gives_many",
+    "takes_many",
+    "saves_all",
+    "variadic",
+    "large",
+    "sorts",
+    "compare",
+    "jumped_to",
+    "descends",
+    "by_pointer",
 ];
 
 /// Name, depth, chains.
@@ -87,9 +103,13 @@ const SIGNALS: Chains =
     Chains { paths: &["busy_leaf busy"], below: MAIN, interrupts: &["tick_work tick", "nested_work nested"] };
 
 /// `jumps.c` by its second argument.
-const LONGJMP: Chains = Chains { paths: &["spin deeper*8 jumping", "spin jumping"], below: MAIN, interrupts: &[] };
-const UCONTEXT: Chains =
-    Chains { paths: &["spin fiber_step fiber ~", "spin switching main ~ _start"], below: &[], interrupts: &[] };
+const LONGJMP: Chains =
+    Chains { paths: &["spin deeper*8 jumping", "spin jumping"], below: MAIN, interrupts: &[] };
+const UCONTEXT: Chains = Chains {
+    paths: &["spin fiber_step fiber ~", "spin switching main ~ _start"],
+    below: &[],
+    interrupts: &[],
+};
 const VFORK: Chains = Chains { paths: &["spin child forking"], below: MAIN, interrupts: &[] };
 
 /// `chain.c`: threads.
@@ -124,6 +144,17 @@ pub(super) fn rows() -> Vec<Row> {
     for (name, compiler, flags) in TRAINED {
         let build = Build::Trained { compiler, source: "shapes.c", flags: flags.to_vec() };
         rows.push(own(name, build, &[], shapes(flags)));
+    }
+    for (name, compiler, flags) in [
+        ("stepped-gcc-O0", "gcc", &["-O0"][..]),
+        ("stepped-gcc-O2", "gcc", &["-O2"]),
+        ("stepped-gcc-Os", "gcc", &["-Os"]),
+        ("stepped-clangO2", "clang", &["-O2"]),
+        ("stepped-clangOs", "clang", &["-Os"]),
+    ] {
+        let mut row = own(name, compiled("shapes.c", compiler, flags), &[], Chains::default());
+        row.oracle = Oracle::Stepped(shapes(flags), STEPPED);
+        rows.push(row);
     }
     for (name, libc, flags) in
         [("musl-dynamic", "musl-gcc", &["-O2"][..]), ("musl-static", "musl-gcc", &["-O2", "-static"])]

@@ -118,7 +118,7 @@ pub(super) fn rows() -> Vec<Row> {
             name: (*name).into(),
             build: Build::Installed(paths),
             load: Load::Script(script),
-            oracle: Oracle::CompleteOnly,
+            oracle: Oracle::Gdb,
             short: false,
         })
         .collect()
