@@ -20,7 +20,7 @@ const LONGEST_RUN: Duration = Duration::from_millis(7);
 /// Instructions looked at of one function; a loop would never end.
 const MOST_STEPS: usize = 90;
 /// Longest that one program is looked at.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Stops the processes of these executables at random moments until `wanted` stacks are compared.
 pub(crate) fn at_random(paths: &HashSet<PathBuf>, wanted: u64) -> Compared {
@@ -65,7 +65,9 @@ pub(crate) fn step_by_step(
     let looked = Session::attach(child.id()).and_then(|mut session| {
         for function in functions {
             let rows = session.step_through(function, MOST_STEPS)?;
-            rows.iter().for_each(|row| add(&mut compared, row, Some(matcher)));
+            for row in &rows {
+                add(&mut compared, row, Some(matcher));
+            }
         }
         Ok(())
     });

@@ -165,7 +165,7 @@ mod tests {
         check(&chains, "leaf libc middle main libc _start", Some(false));
         check(&chains, "leaf middle main _start", Some(false));
         check(&chains, "leaf middle main", Some(false));
-        check(&chains, "leafy middle main libc _start", Some(false));
+        check(&chains, "leaf middled main libc _start", Some(false));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn native_stacks_are_complete_and_right() {
     let rows = chosen();
     assert!(!rows.is_empty(), "no row has such a name");
     // Everything is built before anything is sampled: compilers would take the CPUs from the programs.
-    let programs: Vec<_> = rows.iter().map(|row| build::program(row)).collect();
+    let programs: Vec<_> = rows.iter().map(build::program).collect();
     let Some(recorder) = Recorder::start(FREQUENCY_HZ) else { return };
     recorder.wait_for_tables(Duration::from_mins(2));
 

@@ -1,6 +1,7 @@
 //! Names of addresses, for comparing: symbol tables read by the `object` crate, not by the code under test.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -66,9 +67,12 @@ impl Functions {
 }
 
 fn debug_file(build_id: &[u8]) -> Option<PathBuf> {
-    let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (first, rest) = hex.split_at_checked(2)?;
-    Some(Path::new("/usr/lib/debug/.build-id").join(first).join(format!("{rest}.debug")))
+    let (first, rest) = build_id.split_first()?;
+    let mut path = format!("/usr/lib/debug/.build-id/{first:02x}/");
+    for byte in rest {
+        write!(path, "{byte:02x}").ok()?;
+    }
+    Some(PathBuf::from(path + ".debug"))
 }
 
 /// Names by file.
@@ -78,7 +82,7 @@ pub(crate) struct Names(Mutex<Tables>);
 #[derive(Debug, Default)]
 struct Tables {
     files: HashMap<FileId, Functions>,
-    seen: std::collections::HashSet<PathBuf>,
+    seen: HashSet<PathBuf>,
 }
 
 impl Names {

@@ -58,9 +58,10 @@ impl Sink for Receiver {
             let resource = &batch.resources[batch.profiles[sample.profile as usize].resource as usize];
             let path = PathBuf::from(&*resource.executable_path);
             for (watch, stacks) in watches.values_mut() {
-                let mine = match path.as_os_str().is_empty() {
-                    true => *resource.executable_name == *watch.comm || *sample.thread_name == *watch.comm,
-                    false => watch.paths.contains(&path),
+                let mine = if path.as_os_str().is_empty() {
+                    *resource.executable_name == *watch.comm || *sample.thread_name == *watch.comm
+                } else {
+                    watch.paths.contains(&path)
                 };
                 let count = batch.times_of(sample).iter().filter(|time| **time >= watch.from).count() as u64;
                 if mine && count > 0 {

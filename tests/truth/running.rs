@@ -106,7 +106,9 @@ pub(crate) fn measure(row: &Row, program: &Path, recorder: &Recorder, wanted: u6
     let mut ended = None;
     while recorder.samples(watch) < wanted && start.elapsed() < DEADLINE {
         std::thread::sleep(Duration::from_millis(100));
-        processes_of(&paths).into_iter().for_each(|pid| names.learn(pid));
+        for pid in processes_of(&paths) {
+            names.learn(pid);
+        }
         if let Ok(Some(status)) = group.0.try_wait() {
             ended = Some(status);
             break;
@@ -125,6 +127,8 @@ pub(crate) fn measure(row: &Row, program: &Path, recorder: &Recorder, wanted: u6
         );
     }
     let mut measured = Measured::new(row, &recorded, &names);
-    compared.into_iter().for_each(|compared| measured.judged_by(compared));
+    if let Some(compared) = compared {
+        measured.judged_by(compared);
+    }
     measured
 }
