@@ -12,7 +12,7 @@ mod scene;
 
 use std::time::{Duration, Instant};
 
-use everflame::agent::bpf::{Object, SamplerSettings, StatisticsSwitch};
+use everflame::agent::bpf::{FilterSettings, Hierarchy, Object, SamplerSettings, StatisticsSwitch};
 use scene::{Frames, Program, Scene};
 
 fn main() {
@@ -33,7 +33,30 @@ fn main() {
                 }
             }
         }
+        for (what, hierarchy) in
+            [("number and name", None), ("number, name and cgroup", Some(Hierarchy::Unified))]
+        {
+            measure_filtered(object, what, hierarchy, time);
+        }
     }
+}
+
+/// A tick that hits a process that was not chosen.
+fn measure_filtered(object: Object, what: &str, hierarchy: Option<Hierarchy>, time: Duration) {
+    let _busy = Program::start(Frames::Omitted, &["user", "30", "2"]);
+    let filter = FilterSettings { choose: true, hierarchy, ..FilterSettings::default() };
+    let settings = SamplerSettings { frequency_hz: 997, object, filter, ..SamplerSettings::default() };
+    let mut scene = Scene::with(&settings);
+    scene.sampler.follow_cpus().unwrap();
+    std::thread::sleep(time);
+    let counters = scene.check_counters();
+    let ran = scene.sampler.run_statistics().unwrap();
+    println!(
+        "{:7} not chosen by {what}: {} ns a tick, {} ticks",
+        object.name(),
+        ran.run_time_ns / counters["filtered"].max(1),
+        counters["filtered"]
+    );
 }
 
 /// One line of the table: two threads, so that both CPUs of a small machine are full.

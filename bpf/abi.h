@@ -86,7 +86,8 @@
 	X(CACHE_MISSES, detail, "cache_misses") \
 	X(MAPPING_MISSES, detail, "mapping_misses") \
 	X(STACK_READS, detail, "stack_reads") \
-	X(TRUNCATED, detail, "truncated")
+	X(TRUNCATED, detail, "truncated") \
+	X(KERNEL_NS, detail, "kernel_ns")
 
 /* ---- rules ---- */
 

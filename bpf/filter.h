@@ -96,7 +96,7 @@ static __always_inline int cgroup_is_chosen(struct task_struct___filter *task)
 static __always_inline int is_filtered(u32 pid)
 {
 	struct task_struct___filter *task, *leader;
-	struct abi_choice name;
+	struct abi_choice name = {};
 
 	if (!filter.choose && !filter.min_age_ns)
 		return 0;
@@ -108,7 +108,8 @@ static __always_inline int is_filtered(u32 pid)
 		return 0;
 	if (is_chosen(pid, ABI_CHOICE_PROCESS))
 		return 0;
-	if (BPF_CORE_READ_INTO(&name, leader, comm) == 0 && bpf_map_lookup_elem(&chosen, &name))
+	/* As a string: old kernels leave the rest of an earlier name behind the end. */
+	if (BPF_CORE_READ_STR_INTO(&name, leader, comm) > 0 && bpf_map_lookup_elem(&chosen, &name))
 		return 0;
 	return filter.hierarchy == ABI_HIERARCHY_NONE || !cgroup_is_chosen(task);
 }

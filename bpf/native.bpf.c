@@ -289,6 +289,7 @@ static __always_inline void finish(struct record *r, struct counters *count)
 	count->value[COUNTER_STACK_READS] += r->stack_reads;
 	if (r->event.end != END_COMPLETE && r->event.end != END_KERNEL_THREAD)
 		count->value[COUNTER_TRUNCATED]++;
+	count->value[COUNTER_KERNEL_NS] += bpf_ktime_get_ns() - r->event.time_ns;
 }
 
 SEC("perf_event")

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cannot_run::cannot_run;
 use everflame::agent::reporter::{ReportError, Sink};
-use everflame::agent::{Agent, AgentStatus, Error, Filter, Settings, StatusReader};
+use everflame::agent::{Agent, AgentStatus, Ceilings, Error, Filter, Settings, StatusReader};
 use everflame::model::{Batch, FileId, UnixNanos};
 use everflame::net::Shutdown;
 use parking_lot::Mutex;
@@ -264,15 +264,17 @@ fn only_chosen_processes_are_reported_whole_and_with_the_variables_asked_for() {
         let variables = [("SERVICE", "search"), ("TOKEN", "secret")];
         Ended(Command::new(&program).envs(variables).stdin(Stdio::null()).spawn().unwrap())
     };
-    let (chosen, _other) = (start("chosen"), start("other"));
+    // A name that no other test run on this machine has.
+    let name = format!("chosen{}", std::process::id());
+    let (chosen, _other) = (start(&name), start("other"));
     let pid = chosen.0.id();
-    let filter = Filter { names: vec!["chosen".into()], ..Filter::default() };
+    let filter = Filter { names: vec![name.clone()], ..Filter::default() };
     let env_vars = vec!["SERVICE".into()];
     let settings = Settings { frequency_hz: 97, filter, env_vars, ..Settings::default() };
     let mut late_pid = 0;
     let Some((batches, status)) = profile_with(settings, |status| {
         // The kernel side knows by the name, so a process of this name that starts later is chosen at once.
-        let late = start("chosen");
+        let late = start(&name);
         late_pid = late.0.id();
         let deadline = Instant::now() + Duration::from_mins(1);
         while counter(&status.get(), "received") < 300 {
@@ -297,10 +299,8 @@ fn only_chosen_processes_are_reported_whole_and_with_the_variables_asked_for() {
         assert!(!format!("{resource:?}").contains("secret"), "{resource:?}");
     }
     // Tables are built for chosen processes only, and for those soon enough.
-    let names = HashMap::from([(
-        file_id(&directory.path().join("chosen")),
-        functions(&directory.path().join("chosen")),
-    )]);
+    let names =
+        HashMap::from([(file_id(&directory.path().join(&name)), functions(&directory.path().join(&name)))]);
     let stacks = stacks(&batches, pid, UnixNanos::default(), &names);
     let whole: u64 =
         stacks.iter().filter(|(stack, _)| stack.last().is_some_and(|f| f == "_start")).map(|(_, n)| n).sum();
@@ -353,4 +353,74 @@ fn marks_can_be_left_out() {
     let frames = batches.iter().flat_map(|batch| &batch.frames);
     assert!(frames.clone().count() > 0);
     assert!(frames.into_iter().all(|frame| frame.kind.otlp_name() != "abort-marker"));
+}
+
+#[test]
+fn ceilings_are_kept_by_giving_up_in_order_and_the_reported_period_stays_true() {
+    let ceilings = Ceilings { cpu_share: Some(1e-9), memory_bytes: Some(1 << 20), whole_process: true };
+    let settings = Settings { frequency_hz: 97, ceilings, ..Settings::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let program = compile(directory.path(), "busy", CHAIN, &["-O2"]);
+    let _busy = Ended(Command::new(&program).stdin(Stdio::null()).spawn().unwrap());
+    let mut seen = Vec::new();
+    let Some((batches, status)) = profile_with(settings, |status| {
+        let deadline = Instant::now() + Duration::from_mins(2);
+        while status.get().frequency_hz > 24 {
+            assert!(Instant::now() < deadline, "{:#?}", status.get());
+            std::thread::sleep(Duration::from_millis(200));
+            for note in status.get().notes {
+                if !seen.contains(&note) {
+                    seen.push(note);
+                }
+            }
+        }
+        // At the lower rate too something is sampled and reported.
+        let before = counter(&status.get(), "stored");
+        while counter(&status.get(), "stored") < before + 40 {
+            assert!(Instant::now() < deadline, "{:#?}", status.get());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }) else {
+        return;
+    };
+    check_balance(&status);
+    let of = |what: &str| seen.iter().filter(|note| note.contains(what)).cloned().collect::<Vec<_>>();
+    assert_eq!(
+        of("CPU time")[..3],
+        [
+            "ceiling of CPU time: short-lived processes are looked after less often",
+            "ceiling of CPU time: containers and environments of new processes are not read",
+            "ceiling of CPU time: sampling rate divided by 2"
+        ]
+    );
+    assert_eq!(
+        of("memory")[..2],
+        [
+            "ceiling of memory: stacks and names are forgotten after each window",
+            "ceiling of memory: unwind tables take no more room"
+        ]
+    );
+    assert!(counter(&status, "kernel_ns") > 0 && counter(&status, "ceiling_changes") >= 5);
+    // Samples of one batch were taken at one rate, and their times show that it is the reported one.
+    let periods: Vec<u64> = batches.iter().map(|batch| batch.profiles[0].period_ns).collect();
+    assert!(
+        periods.contains(&(1_000_000_000 / 97)) && periods.contains(&(1_000_000_000 / 24)),
+        "{periods:?}"
+    );
+    for batch in &batches {
+        assert!(batch.profiles.iter().all(|profile| profile.period_ns == batch.profiles[0].period_ns));
+    }
+    let slow = batches.iter().filter(|batch| batch.profiles[0].period_ns == 1_000_000_000 / 24);
+    for batch in slow {
+        let mut times: HashMap<u32, Vec<u64>> = HashMap::new();
+        for sample in &batch.samples {
+            times.entry(sample.tid).or_default().extend(batch.times_of(sample).iter().map(|time| time.0));
+        }
+        for times in times.values_mut() {
+            times.sort_unstable();
+            // A thread is on one CPU at a time: two of its samples lie a period apart, unless it moved between two.
+            let close = times.windows(2).filter(|pair| pair[1] - pair[0] < 1_000_000_000 / 97).count();
+            assert!(close * 2 <= times.len(), "{times:?}");
+        }
+    }
 }

@@ -34,8 +34,6 @@ pub(crate) enum CpuLevel {
     Everything,
     /// Processes are looked after at leisure: short-lived ones have incomplete stacks.
     SlowLooks,
-    /// No copies of stacks that wait for their process to become known.
-    NoSnapshots,
     /// Containers, pods and environments of new processes stay unknown.
     NoDescriptions,
     /// The sampling rate is halved this many times.
@@ -49,8 +47,8 @@ pub(crate) enum MemoryLevel {
     Everything,
     /// Stacks and names are forgotten after each window.
     SmallCaches,
-    /// Half of the room for unwind tables: the least used ones go.
-    HalfPool,
+    /// Unwind tables take no more room: those used least go.
+    NoGrowth,
     /// No tables for executables that come anew.
     NoNewTables,
 }
@@ -63,9 +61,8 @@ impl CpuLevel {
         match rung {
             0 => Self::Everything,
             1 => Self::SlowLooks,
-            2 => Self::NoSnapshots,
-            3 => Self::NoDescriptions,
-            rung => Self::SlowerBy((rung - 3).min(usize::from(MAX_HALVINGS)) as u8),
+            2 => Self::NoDescriptions,
+            rung => Self::SlowerBy((rung - 2).min(usize::from(MAX_HALVINGS)) as u8),
         }
     }
 
@@ -79,7 +76,7 @@ impl CpuLevel {
 }
 
 impl MemoryLevel {
-    const ALL: [Self; 4] = [Self::Everything, Self::SmallCaches, Self::HalfPool, Self::NoNewTables];
+    const ALL: [Self; 4] = [Self::Everything, Self::SmallCaches, Self::NoGrowth, Self::NoNewTables];
 }
 
 impl fmt::Display for CpuLevel {
@@ -87,7 +84,6 @@ impl fmt::Display for CpuLevel {
         match self {
             Self::Everything => f.write_str("nothing is given up"),
             Self::SlowLooks => f.write_str("short-lived processes are looked after less often"),
-            Self::NoSnapshots => f.write_str("stacks of processes not known yet are not kept any more"),
             Self::NoDescriptions => f.write_str("containers and environments of new processes are not read"),
             Self::SlowerBy(halvings) => write!(f, "sampling rate divided by {}", 1u32 << halvings),
         }
@@ -99,7 +95,7 @@ impl fmt::Display for MemoryLevel {
         f.write_str(match self {
             Self::Everything => "nothing is given up",
             Self::SmallCaches => "stacks and names are forgotten after each window",
-            Self::HalfPool => "half of the room for unwind tables",
+            Self::NoGrowth => "unwind tables take no more room",
             Self::NoNewTables => "no unwind tables for executables that come anew",
         })
     }
@@ -196,7 +192,7 @@ impl Governor {
             ceilings,
             cpus: cpus.max(1),
             measured: None,
-            cpu: Ladder::new(3 + halvings),
+            cpu: Ladder::new(2 + halvings),
             memory: Ladder::new(MemoryLevel::ALL.len() - 1),
             share: None,
             changes: 0,

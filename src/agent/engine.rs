@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bpf::{self, KernelMaps, Sampler, SamplerSettings};
+use super::ceiling::{Cost, CpuLevel, Governor, MemoryLevel};
 use super::config::Settings;
 use super::counters::{Counter, Counters};
 use super::facts::HostFacts;
 use super::filter::Chooser;
 use super::host::{
-    Host,
+    Host, OwnCpu,
     clock::{monotonic_ns, realtime_ns},
-    cpu,
+    cpu, release_freed_memory,
     wait::WaitSet,
 };
 use super::kernel_symbols::KernelNames;
 use super::lottery::Lottery;
-use super::process::{Executables, FollowSettings, Follower};
+use super::process::{Executables, FollowSettings, Follower, GivenUp};
 use super::reporter::{Frame, Outbox, Window, random};
 use super::status::{AgentStatus, SharedStatus, TickShare};
 use super::tables::Tables;
@@ -34,10 +35,15 @@ const FAST_DRAIN: Duration = Duration::from_millis(50);
 const SHORT_PAUSE: Duration = Duration::from_micros(500);
 /// Pause while looking costs more than [`FOLLOW_SHARE`]: a fork storm.
 const LONG_PAUSE: Duration = Duration::from_millis(10);
+/// Pause while looking is given up as far as it can be.
+const CEILING_PAUSE: Duration = Duration::from_millis(50);
 /// CPU time that looking may take before pauses become long: 1 % of one CPU, measured over a second.
 const FOLLOW_SHARE: u64 = 100;
 /// How long the first samples wait for the tables of the busiest processes.
 const FIRST_TABLES: Duration = Duration::from_millis(150);
+
+/// Known stacks are this many times fewer while memory is short.
+const SMALL_CACHE_DIVISOR: usize = 16;
 
 /// Everything the thread owns.
 #[derive(Debug)]
@@ -59,6 +65,10 @@ pub(crate) struct Engine {
     chooser: Chooser,
     lottery: Option<Lottery>,
     facts: HostFacts,
+    governor: Governor,
+    own_cpu: OwnCpu,
+    /// Samples per second while nothing is given up.
+    wanted_hz: u32,
     next_sync_ns: u64,
     waits: WaitSet,
 }
@@ -73,6 +83,7 @@ impl Engine {
         status: SharedStatus,
     ) -> Result<Self, Error> {
         let host = Host::read();
+        let host_cpus = host.cpus;
         let chooser = Chooser::new(settings.filter.clone());
         let sampler_settings = SamplerSettings { filter: chooser.settings(), ..settings.sampler(host.cpus) };
         let sampler = Sampler::load(&sampler_settings)?;
@@ -94,7 +105,11 @@ impl Engine {
         );
         let mut converter = Converter::new(others(&settings, &host), host, KernelNames::default());
         converter.set_up(settings.remembered_stacks, settings.mark_truncated);
+        let (cpus, wanted_hz, ceilings) = (host_cpus, settings.frequency_hz, settings.ceilings);
         let mut engine = Self {
+            governor: Governor::new(ceilings, cpus, wanted_hz),
+            own_cpu: OwnCpu::new(ceilings.whole_process),
+            wanted_hz,
             ring_bytes: u64::from(sampler_settings.ring_bytes),
             tick_share: None,
             lottery: settings.probabilistic.map(|(threshold, interval)| Lottery::new(threshold, interval)),
@@ -144,7 +159,9 @@ impl Engine {
             match self.waits.wait(self.follower.descriptors(), wait) {
                 Ok(true) => {
                     self.follower.follow(&mut self.tables, self.converter.names());
-                    std::thread::sleep(pace.pause(monotonic_ns(), self.follower.counts().cpu_ns));
+                    let pause = pace.pause(monotonic_ns(), self.follower.counts().cpu_ns);
+                    let slow = self.governor.cpu_level() >= CpuLevel::SlowLooks;
+                    std::thread::sleep(if slow { CEILING_PAUSE } else { pause });
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -233,7 +250,7 @@ impl Engine {
             }
             self.outbox.put(batch);
         }
-        self.converter.window_ended();
+        self.converter.window_ended(self.governor.memory_level() >= MemoryLevel::SmallCaches);
     }
 
     /// Length of the next window, varied so that a fleet does not report all at once.
@@ -245,6 +262,7 @@ impl Engine {
     fn look_around(&mut self) {
         self.draw();
         self.choose();
+        self.keep_ceilings();
         if let Err(error) = self.tick() {
             tracing::warn!("cannot sample a new CPU: {error}");
         }
@@ -273,6 +291,52 @@ impl Engine {
         if !sampling {
             self.sampler.stop();
         }
+    }
+
+    /// Measures what the agent costs, and gives up or takes back what the ceilings ask for.
+    fn keep_ceilings(&mut self) {
+        if !self.governor.is_needed() {
+            return;
+        }
+        let kernel_ns = self.sampler.counters().into_iter().find(|(name, _)| *name == "kernel_ns");
+        let cost = Cost {
+            cpu_ns: self.own_cpu.now_ns() + kernel_ns.map_or(0, |(_, value)| value),
+            memory_bytes: cpu::resident_bytes().unwrap_or(0),
+        };
+        let changes = self.governor.observe(monotonic_ns(), cost);
+        if let Some(level) = changes.cpu {
+            let own_percent = self.governor.share().map(|share| format!("{:.3}", share * 100.0));
+            tracing::warn!(own_percent, "ceiling of CPU time: {level}");
+            self.set_frequency(level.frequency(self.wanted_hz));
+        }
+        if let Some(level) = changes.memory {
+            tracing::warn!(resident_bytes = cost.memory_bytes, "ceiling of memory: {level}");
+            let small = level >= MemoryLevel::SmallCaches;
+            let stacks = self.settings.remembered_stacks / if small { SMALL_CACHE_DIVISOR } else { 1 };
+            self.converter.set_up(stacks, self.settings.mark_truncated);
+            self.tables.set_growth(level < MemoryLevel::NoGrowth);
+            release_freed_memory();
+        }
+        if changes != super::ceiling::Changes::default() {
+            self.follower.give_up(GivenUp {
+                descriptions: self.governor.cpu_level() >= CpuLevel::NoDescriptions,
+                tables: self.governor.memory_level() >= MemoryLevel::NoNewTables,
+            });
+        }
+    }
+
+    /// Samples at another rate. The window ends here, so that each batch has one true period.
+    fn set_frequency(&mut self, frequency_hz: u32) {
+        if frequency_hz == self.settings.frequency_hz {
+            return;
+        }
+        self.sampler.stop();
+        self.drain();
+        self.close_window();
+        self.settings.frequency_hz = frequency_hz;
+        self.sampler.set_frequency(frequency_hz);
+        self.status.update(|status| status.frequency_hz = frequency_hz);
+        self.compare_ticks();
     }
 
     /// Tells the kernel side whom to sample.
@@ -308,7 +372,7 @@ impl Engine {
             let doing = if lottery.is_sampling() { "sampling" } else { "not sampling" };
             format!("probabilistic mode: {doing} in this interval, the chance is {} %", lottery.threshold())
         });
-        lottery.into_iter().collect()
+        lottery.into_iter().chain(self.governor.notes()).collect()
     }
 
     /// The last samples, without a tick behind them, and the state after the end.
@@ -348,6 +412,7 @@ impl Engine {
             ("executables_open", self.follower.open_executables() as u64),
             ("tables_pending", self.follower.pending_tables() as u64),
         ]);
+        list.push(("ceiling_changes", self.governor.changes()));
         let usage = self.tables.usage();
         let problem = self.converter.names().problem();
         let tick_share =

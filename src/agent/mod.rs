@@ -7,7 +7,6 @@
 
 pub mod bpf;
 pub mod capabilities;
-#[allow(dead_code, reason = "the engine keeps ceilings from its next change on")]
 mod ceiling;
 mod config;
 mod counters;

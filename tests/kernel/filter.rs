@@ -3,22 +3,23 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use everflame::agent::bpf::{Choice, FilterSettings, Hierarchy, Object, SamplerSettings};
 use everflame::agent::host::clock::monotonic_ns;
 
-use super::scene::{Frames, Program, Scene, cannot_run, objects, turn};
+use super::scene::{Frames, Program, Scene, cannot_run, chain, objects, turn};
 
 fn load(object: Object, filter: FilterSettings) -> Scene {
     Scene::with(&SamplerSettings { frequency_hz: 997, object, filter, ..SamplerSettings::default() })
 }
 
 /// Samples for a moment and checks that all of them are of `wanted`, that there are some, and that the rest is counted.
-fn check(mut scene: Scene, choice: Choice, wanted: &Program) {
+fn check(mut scene: Scene, choice: Choice, wanted: u32) {
     scene.sampler.choose(choice, true).unwrap();
     let samples = scene.collect(100, |_| true);
-    let strangers: Vec<_> = samples.iter().filter(|sample| sample.pid != wanted.pid()).collect();
+    let strangers: Vec<_> = samples.iter().filter(|sample| sample.pid != wanted).collect();
     assert!(strangers.is_empty(), "{choice}: {strangers:x?}");
     let counters = scene.check_counters();
     assert!(counters["filtered"] > 20, "{choice}: {counters:?}");
@@ -31,8 +32,14 @@ fn chosen_processes_and_names_are_sampled_and_nothing_else() {
         let (wanted, _other) =
             (Program::start(Frames::Omitted, &["user", "5"]), Program::start(Frames::Kept, &["user", "5"]));
         let choosing = FilterSettings { choose: true, ..FilterSettings::default() };
-        check(load(object, choosing), Choice::Process(wanted.pid()), &wanted);
-        check(load(object, choosing), Choice::name("omitted"), &wanted);
+        check(load(object, choosing), Choice::Process(wanted.pid()), wanted.pid());
+        // A name that no other test run on this machine has, and shorter than that of the thread it was forked from.
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("n{}", std::process::id());
+        let path = directory.path().join(&name);
+        fs::copy(chain(Frames::Omitted).unwrap(), &path).unwrap();
+        let named = Named(Command::new(&path).args(["user", "5"]).stdout(Stdio::null()).spawn().unwrap());
+        check(load(object, choosing), Choice::name(&name), named.0.id());
     }
 }
 
@@ -60,6 +67,16 @@ fn what_is_no_longer_chosen_is_no_longer_sampled() {
     let mut late = 0;
     scene.sampler.drain(|_| late += 1);
     assert_eq!(late, 0);
+}
+
+/// A program of another name, killed at the end.
+struct Named(Child);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Directories of cgroups, removed at the end.
@@ -118,7 +135,11 @@ fn chosen_cgroups_are_sampled_with_all_below() {
             tried += 1;
             let settings =
                 FilterSettings { choose: true, hierarchy: Some(hierarchy), ..FilterSettings::default() };
-            check(load(object, settings), Choice::Cgroup(fs::metadata(&group.0).unwrap().ino()), &wanted);
+            check(
+                load(object, settings),
+                Choice::Cgroup(fs::metadata(&group.0).unwrap().ino()),
+                wanted.pid(),
+            );
             drop(wanted);
         }
     }

@@ -9,6 +9,7 @@ pub mod cpu;
 mod identity;
 pub mod kernel_version;
 mod memory_file;
+mod own_cost;
 pub mod perf_ring;
 pub mod wait;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use identity::{Environment, identify};
 pub use memory_file::{memory_file, release_freed_memory};
+pub use own_cost::OwnCpu;
 
 /// What is reported about this machine with each sample.
 #[derive(Clone, Debug, PartialEq, Eq)]

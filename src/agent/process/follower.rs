@@ -73,6 +73,17 @@ pub(crate) struct Follower {
     scanned_ns: u64,
     swept_ns: u64,
     how: FollowSettings,
+    /// What is given up for a while.
+    without: GivenUp,
+}
+
+/// Work that is left undone to stay below a ceiling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// Containers, pods and environments of new processes stay unknown.
+    pub(crate) descriptions: bool,
+    /// No tables are built.
+    pub(crate) tables: bool,
 }
 
 /// How much is done for each process.
@@ -107,6 +118,7 @@ impl Follower {
             scanned_ns: now_ns,
             swept_ns: now_ns,
             how,
+            without: GivenUp::default(),
         };
         follower.descriptions.set_variables(&follower.how.env_vars);
         follower.scan_all(0);
@@ -122,7 +134,7 @@ impl Follower {
             executables: &self.executables,
             builder: &mut self.builder,
             heat: 0,
-            ask: !self.how.only_sampled,
+            ask: !self.how.only_sampled && !self.without.tables,
         };
         for event in self.events.drain() {
             self.counts.events += 1;
@@ -154,6 +166,11 @@ impl Follower {
         self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
     }
 
+    /// Leaves work undone, or takes it up again.
+    pub(crate) fn give_up(&mut self, without: GivenUp) {
+        self.without = without;
+    }
+
     /// Time up to which all events are applied.
     pub(crate) fn followed_ns(&self) -> u64 {
         self.followed_ns
@@ -167,15 +184,16 @@ impl Follower {
                 executables: &self.executables,
                 builder: &mut self.builder,
                 heat: SAMPLED_HEAT,
-                ask: true,
+                ask: !self.without.tables,
             };
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }
         let image = self.table.at(pid, time_ns)?;
         if image.described.is_none() && !image.kernel_thread {
-            let known = self.descriptions.of(pid).or_else(|| image.inherited.clone());
+            let looked = if self.without.descriptions { None } else { self.descriptions.of(pid) };
+            let known = looked.or_else(|| image.inherited.clone());
             image.described = Some(known.unwrap_or_else(|| self.descriptions.nowhere()));
-            if self.how.only_sampled {
+            if self.how.only_sampled && !self.without.tables {
                 for mapping in image.space.live() {
                     if let Content::Executable(executable, _) = &mapping.content {
                         self.builder.ask(executable, SAMPLED_HEAT);
@@ -193,7 +211,9 @@ impl Follower {
 
     /// Samples fall into this file and it has no table: build it before others.
     pub(crate) fn want_table(&mut self, executable: &Arc<Executable>) {
-        self.builder.ask(executable, SAMPLED_HEAT);
+        if !self.without.tables {
+            self.builder.ask(executable, SAMPLED_HEAT);
+        }
     }
 
     /// All samples before `time_ns` are converted: what ended before may be forgotten. Also the seldom work.
@@ -260,7 +280,7 @@ impl Follower {
                 executables: &self.executables,
                 builder: &mut self.builder,
                 heat,
-                ask: !self.how.only_sampled,
+                ask: !self.how.only_sampled && !self.without.tables,
             };
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }

@@ -22,7 +22,7 @@ pub(crate) use address_space::{Content, Mapping};
 pub(crate) use describe::Description;
 pub(crate) use executable::base_name;
 pub use executables::Executables;
-pub(crate) use follower::{FollowSettings, Follower};
+pub(crate) use follower::{FollowSettings, Follower, GivenUp};
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
 pub(crate) use table::Image;
 

@@ -94,6 +94,7 @@ pub struct Tables<M> {
     memory: M,
     clock: Box<dyn Fn() -> Instant + Send>,
     pool: Pool,
+    budget_bytes: u64,
     reserve_pages: usize,
     rules: RuleIds,
     stored: BTreeMap<TableId, Table>,
@@ -126,6 +127,7 @@ impl<M: Memory> Tables<M> {
             memory,
             clock: Box::new(Instant::now),
             pool,
+            budget_bytes: pool_budget_bytes,
             reserve_pages,
             rules,
             stored: BTreeMap::new(),
@@ -144,6 +146,12 @@ impl<M: Memory> Tables<M> {
     pub fn with_clock(mut self, clock: impl Fn() -> Instant + Send + 'static) -> Self {
         self.clock = Box::new(clock);
         self
+    }
+
+    /// Takes no more memory from the system than now: tables that nobody uses make room for others. `allowed` takes it
+    /// back.
+    pub fn set_growth(&mut self, allowed: bool) {
+        self.pool.set_growth(allowed, self.budget_bytes);
     }
 
     /// How much is in use.

@@ -63,6 +63,12 @@ impl Pool {
         Ok(self.free.split_off(self.free.len() - count))
     }
 
+    /// Takes no more parts, or as many as the budget allows again.
+    pub(super) fn set_growth(&mut self, allowed: bool, budget_bytes: u64) {
+        let budget = Self::new(budget_bytes).max_parts;
+        self.max_parts = if allowed { budget.max(self.parts) } else { self.parts.max(1) };
+    }
+
     /// Takes pages back that a program may still be reading.
     pub(super) fn give_back(&mut self, pages: impl IntoIterator<Item = u32>, now: Instant) {
         self.resting.extend(pages.into_iter().map(|page| (now, page)));

@@ -100,9 +100,9 @@ impl Converter {
         &self.interner
     }
 
-    /// Between two windows: forgets everything when there is too much of it.
-    pub(crate) fn window_ended(&mut self) {
-        if self.interner.is_over_limit() {
+    /// Between two windows: forgets everything when there is too much of it, or when it is asked for.
+    pub(crate) fn window_ended(&mut self, forget: bool) {
+        if forget || self.interner.is_over_limit() {
             self.interner.clear();
         }
     }
