@@ -121,6 +121,8 @@
 /* Where the return address is; arm64's link register is a register like others. */
 #define ABI_RA_AT_CFA 0
 #define ABI_RA_REGISTER 1
+/* Added to either: the rule was read off the code, for nothing describes it; the caller it leads to is approximate. */
+#define ABI_RA_GUESS 0x80
 
 /* One rule, 16 bytes. Rule 0 is ABI_CFA_UNKNOWN. */
 struct abi_rule {

@@ -60,6 +60,19 @@ static __always_inline u32 step_by_frame_pointer(struct record *r, u32 why)
 	return 0;
 }
 
+/* The same by a rule, whose `ra` says whether it is a guess: then a zero is no proof of the root either. */
+static __always_inline u32 enter_caller_by_rule(struct record *r, u64 pc, u64 sp, u64 fp, u8 ra)
+{
+	u32 why = enter_caller(r, pc, sp, fp);
+
+	r->approximate = 0;
+	if (!(ra & ABI_RA_GUESS))
+		return why;
+	r->approximate = END_NO_RULE;
+	r->approximate_frames++;
+	return why ? END_NO_RULE : 0;
+}
+
 /* Bits set. */
 static __always_inline u32 count_bits(u32 bits)
 {
@@ -74,7 +87,7 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 {
 	u64 sp = r->sp, fp = r->fp, cfa, next_fp = fp, pc = 0;
 	s64 offset = rule->cfa_offset, ra_offset = rule->ra_offset;
-	u8 kind = rule->cfa, fp_kind = rule->fp;
+	u8 kind = rule->cfa, fp_kind = rule->fp, ra = rule->ra;
 
 	if (kind == ABI_CFA_SP) {
 		cfa = sp + offset;
@@ -101,12 +114,12 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 			return END_NO_RULE;
 		cfa = r->reg[rule->slot & 63] + offset;
 	} else if (kind == ABI_CFA_FRAME_POINTER) {
+		if (!fp)
+			return END_COMPLETE;
 		if (read_word(r, fp, &next_fp) || read_word(r, fp + 8, &pc))
 			return END_UNREADABLE_STACK;
-		if (fp + 16 <= sp)
-			return END_NOT_GROWING;
-		r->approximate = 0;
-		return enter_caller(r, pc, fp + 16, next_fp);
+		/* It may lead to another stack, so it need not grow. */
+		return enter_caller_by_rule(r, pc, fp + 16, next_fp, rule->ra);
 	} else if (kind == ABI_CFA_SIGNAL) {
 		if (read_signal_frame(r))
 			return END_UNREADABLE_STACK;
@@ -129,7 +142,7 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 	} else if (fp_kind == ABI_FP_UNKNOWN) {
 		next_fp = 0;
 	}
-	if (rule->ra == ABI_RA_AT_CFA) {
+	if ((ra & ~ABI_RA_GUESS) == ABI_RA_AT_CFA) {
 		if (read_word(r, cfa + ra_offset, &pc))
 			return END_UNREADABLE_STACK;
 		/* A frame holds its return address at least, so the stack pointer grows. */
@@ -142,8 +155,7 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 		if (cfa < sp)
 			return END_NOT_GROWING;
 	}
-	r->approximate = 0;
-	return enter_caller(r, pc, cfa, next_fp);
+	return enter_caller_by_rule(r, pc, cfa, next_fp, ra);
 }
 
 /* Stores the current frame and finds its caller. Returns 0 to go on, else the end reason. */

@@ -34,15 +34,22 @@ impl SparseImage {
             return Err(Error::TooLarge { what: "parts of the file in bytes", found: wanted, limit });
         }
         let map = memmap2::MmapOptions::new().len(size as usize).no_reserve_swap().map_anon();
-        let mut map = map.map_err(|source| Error::Io { what: "memory for a file", offset: 0, source })?;
+        let map = map.map_err(|source| Error::Io { what: "memory for a file", offset: 0, source })?;
+        let mut copy = Self(map);
+        copy.add(image, ranges);
+        Ok(copy)
+    }
+
+    /// Copies more of the same file. How much is the caller's to bound.
+    pub fn add(&mut self, image: &ImageFile, ranges: &[Range<u64>]) {
+        let size = self.0.len() as u64;
         for range in ranges {
             let end = range.end.min(size);
-            if let Some(part) = map.get_mut(range.start as usize..end as usize) {
+            if let Some(part) = self.0.get_mut(range.start as usize..end as usize) {
                 // A part that is missing is a hole; the parser counts what it cannot use.
                 let _ = image.read("part of the file", FileOffset(range.start), part);
             }
         }
-        Ok(Self(map))
     }
 }
 

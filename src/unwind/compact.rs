@@ -31,6 +31,11 @@ enum Source {
     Fixed(u32),
     /// A Go function by its index.
     Go(u32),
+    /// Rows read off the code: so many from this index on in `Spans::guessed`.
+    Guessed {
+        from: u32,
+        len: u32,
+    },
     Fde {
         section: u8,
         cie: u32,
@@ -106,13 +111,22 @@ pub(super) struct Spans {
     code: CodeRanges,
     list: Vec<Span>,
     fixed: Vec<Rule>,
+    /// Bytes from the base, and the rule from there on.
+    guessed: Vec<(u32, Rule)>,
     pub(super) skipped: Skipped,
 }
 
 impl Spans {
     pub(super) fn new(code: CodeRanges) -> Self {
         let base = code.ranges.first().map_or(0, |range| range.start);
-        Self { base, code, list: Vec::new(), fixed: Vec::new(), skipped: Skipped::default() }
+        Self {
+            base,
+            code,
+            list: Vec::new(),
+            fixed: Vec::new(),
+            guessed: Vec::new(),
+            skipped: Skipped::default(),
+        }
     }
 
     /// One rule for `start..end`.
@@ -125,6 +139,20 @@ impl Spans {
     pub(super) fn add_guess(&mut self, start: u64, end: u64, rule: Rule) {
         self.fixed.push(rule);
         self.add(start, end, Rank::Guess, Source::Fixed(self.fixed.len() as u32 - 1));
+    }
+
+    /// Rows for `start..end`, in the order of addresses, unless anything else speaks about it. They are taken as they
+    /// come, up to as many as a table can hold.
+    pub(super) fn add_guessed(&mut self, start: u64, end: u64, rows: impl FnOnce(&mut dyn FnMut(u32, Rule))) {
+        let from = self.guessed.len();
+        let base = u32::try_from(start.saturating_sub(self.base)).unwrap_or(u32::MAX);
+        rows(&mut |offset, rule| {
+            if self.guessed.len() < MAX_ROWS {
+                self.guessed.push((base.saturating_add(offset), rule));
+            }
+        });
+        let (from, len) = (from as u32, (self.guessed.len() - from) as u32);
+        self.add(start, end, Rank::Guess, Source::Guessed { from, len });
     }
 
     /// Function number `index` of the Go table.
@@ -236,6 +264,13 @@ impl Spans {
                         });
                         if let Err(address) = known {
                             table.give_up(span, address);
+                        }
+                    }
+                }
+                Source::Guessed { from, len } => {
+                    for &(offset, rule) in &self.guessed[from as usize..][..len as usize] {
+                        if (span.start..span.end).contains(&offset) {
+                            table.push(offset, rule);
                         }
                     }
                 }
@@ -366,7 +401,7 @@ impl Table {
 /// Spreads the common rules (small multiples of 8 from the stack pointer) over the slots of `recent`.
 fn slot(rule: &Rule) -> usize {
     use super::rows::{CfaRule, FpRule};
-    let Rule::Frame { cfa, fp, .. } = rule else { return 0 };
+    let (Rule::Frame { cfa, fp, .. } | Rule::Guess { cfa, fp, .. }) = rule else { return 0 };
     let (kind, offset) = match *cfa {
         CfaRule::Sp(offset) => (0, offset),
         CfaRule::Fp(offset) => (1, offset),

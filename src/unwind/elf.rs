@@ -4,6 +4,7 @@
 //! touches only what it needs; a broken part is left out, not fatal.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
@@ -14,10 +15,15 @@ use super::eh_frame::{self, Format, PointerEncoding, Section};
 use super::gopclntab::{self, GoTable};
 use super::reader::Reader;
 use super::rows::{Rule, UnwindTable};
-use super::{Architecture, Error, MAX_SECTIONS, MAX_SEGMENTS, MAX_UNCOMPRESSED_BYTES, entry};
+use super::{
+    Architecture, Error, MAX_GUESSED_BYTES, MAX_SECTIONS, MAX_SEGMENTS, MAX_UNCOMPRESSED_BYTES, entry, guess,
+};
 
 /// Code without any entry is scanned for known bytes only when there is no more of it than this.
 const SCANNED_BYTES: u64 = 1 << 20;
+
+/// Shorter gaps are padding.
+const SMALLEST_GUESSED: u64 = 16;
 
 /// Step of the search for Go's table in files without section headers: its alignment is at least this.
 const GO_TABLE_ALIGNMENT: usize = 8;
@@ -76,6 +82,29 @@ pub fn from_elf_and_debug_file(bytes: &[u8], debug: Option<&[u8]>) -> Result<Unw
     }
     add_known_code(&mut spans, &file);
     Ok(spans.into_table(file.architecture, &frames, go.as_ref()))
+}
+
+/// Code that no entry of a file describes, by offsets in the file: what `from_elf` will read beyond tables, headers and
+/// known places. Empty for Go programs, of which it reads everything, and where it would be too much.
+///
+/// # Errors
+/// See [`from_elf`].
+pub fn undescribed(bytes: &[u8]) -> Result<Vec<Range<u64>>, Error> {
+    let file = File::parse(bytes)?;
+    if file.is_go() {
+        return Ok(Vec::new());
+    }
+    let mut spans = Spans::new(file.code_ranges()?);
+    let debug_frame = file.debug_frame();
+    for section in [file.eh_frame(), debug_frame.as_deref().map(debug_section)].into_iter().flatten() {
+        let _ = eh_frame::walk(&section, file.architecture, |fde, _| spans.add_fde(fde, section.format, 0));
+    }
+    spans.settle();
+    let gaps = file.in_code_sections(spans.gaps());
+    if gaps.iter().map(|gap| gap.end - gap.start).sum::<u64>() > MAX_GUESSED_BYTES {
+        return Ok(Vec::new());
+    }
+    Ok(gaps.into_iter().filter_map(|gap| file.in_file(gap)).collect())
 }
 
 fn debug_section(bytes: &[u8]) -> Section<'_> {
@@ -141,6 +170,24 @@ fn add_known_code(spans: &mut Spans, file: &File<'_>) {
             });
         }
         spans.settle();
+    }
+    add_guesses(spans, file);
+    spans.settle();
+}
+
+/// Reads what nothing speaks about. All of it or nothing: more than the limit is a program whose compiler was told to
+/// leave frame pointers instead.
+fn add_guesses(spans: &mut Spans, file: &File<'_>) {
+    let gaps = file.in_code_sections(spans.gaps());
+    if gaps.iter().map(|gap| gap.end - gap.start).sum::<u64>() > MAX_GUESSED_BYTES {
+        spans.skipped.over_limit += gaps.len() as u64;
+        return;
+    }
+    for gap in gaps {
+        let code = file.code(gap.start, gap.end - gap.start);
+        spans.add_guessed(gap.start, gap.start + code.len() as u64, |row| {
+            guess::rows(code, gap.start, file.architecture, row);
+        });
     }
 }
 
@@ -228,6 +275,16 @@ impl<'a> File<'a> {
             .unwrap_or_default()
     }
 
+    /// Where code of these addresses lies in the file.
+    fn in_file(&self, range: Range<u64>) -> Option<Range<u64>> {
+        self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD).find_map(|segment| {
+            let inside = range.start.checked_sub(segment.p_vaddr(LE))?;
+            let left = segment.p_filesz(LE).checked_sub(inside)?;
+            let start = segment.p_offset(LE).checked_add(inside)?;
+            Some(start..start.checked_add(left.min(range.end - range.start))?)
+        })
+    }
+
     /// At most `len` bytes at `address`.
     fn code(&self, address: u64, len: u64) -> &'a [u8] {
         let mapped = self.mapped(address);
@@ -286,6 +343,42 @@ impl<'a> File<'a> {
         let from = usize::try_from(offset).ok()?;
         let data = self.bytes.get(from..from.checked_add(usize::try_from(size).ok()?)?)?;
         object::CompressedData { format, data, uncompressed_size: len }.decompress().ok()
+    }
+
+    /// What of `gaps`, which are sorted, lies in sections of code and is more than padding.
+    fn in_code_sections(&self, gaps: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+        let sections = self.code_sections();
+        let mut parts = Vec::new();
+        for gap in gaps {
+            let first = sections.partition_point(|section| section.end <= gap.start);
+            for section in sections[first..].iter().take_while(|section| section.start < gap.end) {
+                let part = gap.start.max(section.start)..gap.end.min(section.end);
+                if part.end - part.start >= SMALLEST_GUESSED {
+                    parts.push(part);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Where code lies, sorted and disjoint: old linkers put headers and constants into the same segment. Nothing in files
+    /// without section headers.
+    fn code_sections(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<_> = self
+            .sections
+            .iter()
+            .filter(|section| section.sh_type(LE) == elf::SHT_PROGBITS)
+            .filter(|section| section.sh_flags(LE).0 & elf::SHF_EXECINSTR.0 != 0)
+            .map(|section| section.sh_addr(LE)..section.sh_addr(LE).saturating_add(section.sh_size(LE)))
+            .collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut last = 0;
+        ranges.retain_mut(|range| {
+            range.start = range.start.max(last);
+            last = last.max(range.end);
+            range.start < range.end
+        });
+        ranges
     }
 
     /// The entry point; libraries have none.

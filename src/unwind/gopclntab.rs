@@ -1,4 +1,4 @@
-//! Go's own tables (`.gopclntab`, Go 1.16 to 1.26) to rules.
+//! Go's own tables (`.gopclntab`, Go 1.12 to 1.27) to rules.
 //!
 //! Go writes for each function how far the stack pointer has moved at every instruction, so rows are exact. Functions
 //! that move to another stack are followed through their frame pointer. Names are read only to find those few.
@@ -9,6 +9,7 @@ use super::entry;
 use super::reader::Reader;
 use super::rows::{CfaRule, FpRule, RaRule, Rule};
 
+const MAGIC_1_2: u32 = 0xffff_fffb;
 const MAGIC_1_16: u32 = 0xffff_fffa;
 const MAGIC_1_18: u32 = 0xffff_fff0;
 const MAGIC_1_20: u32 = 0xffff_fff1;
@@ -16,6 +17,9 @@ const MAGIC_1_20: u32 = 0xffff_fff1;
 const FLAG_TOP_FRAME: u8 = 1;
 const FLAG_WRITES_SP: u8 = 2;
 const FLAG_ASSEMBLY: u8 = 4;
+
+/// Where the map of functions begins in the oldest tables: behind magic, sizes and their number.
+const MAP_AT_1_2: u64 = 16;
 
 /// Functions whose bytes are compared with their tables to see that the start of the text is right.
 const VERIFIED_FUNCTIONS: u32 = 256;
@@ -34,6 +38,8 @@ const LOOKED_AT_BYTES: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Version {
+    /// Since Go 1.2; everything hangs off the beginning of the table.
+    Go1_2,
     Go1_16,
     Go1_18,
     Go1_20,
@@ -88,7 +94,7 @@ pub(super) fn has_magic(bytes: &[u8], architecture: Architecture) -> bool {
         Architecture::X86_64 => 1,
         Architecture::Aarch64 => 4,
     };
-    matches!(bytes, [0xfa | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, q, 8, ..] if *q == quantum)
+    matches!(bytes, [0xfa | 0xfb | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, q, 8, ..] if *q == quantum)
 }
 
 impl<'a> GoTable<'a> {
@@ -99,6 +105,7 @@ impl<'a> GoTable<'a> {
         }
         let mut reader = Reader::new(bytes);
         let version = match reader.u32()? {
+            MAGIC_1_2 => Version::Go1_2,
             MAGIC_1_16 => Version::Go1_16,
             MAGIC_1_18 => Version::Go1_18,
             MAGIC_1_20 => Version::Go1_20,
@@ -108,14 +115,17 @@ impl<'a> GoTable<'a> {
         let quantum = u64::from(reader.u8()?);
         reader.u8()?;
         let functions = reader.u64()?;
-        reader.u64()?; // files
-        let text_start = if version == Version::Go1_16 { 0 } else { reader.u64()? };
-        let mut part = || bytes.get(usize::try_from(reader.u64()?).ok()?..);
-        let names = part()?;
-        part()?; // compilation units
-        part()?; // files
-        let values = part()?;
-        let records = part()?;
+        let (text_start, names, values, records) = if version == Version::Go1_2 {
+            (0, bytes, bytes, bytes)
+        } else {
+            reader.u64()?; // files
+            let text_start = if version == Version::Go1_16 { 0 } else { reader.u64()? };
+            let mut part = || bytes.get(usize::try_from(reader.u64()?).ok()?..);
+            let names = part()?;
+            part()?; // compilation units
+            part()?; // files
+            (text_start, names, part()?, part()?)
+        };
         if functions == 0 || functions > MAX_ENTRIES as u64 {
             return None;
         }
@@ -128,9 +138,10 @@ impl<'a> GoTable<'a> {
 
     /// Address of the function and offset of its record. One more entry than functions: the last one ends the text.
     fn map_entry(&self, index: u32) -> Option<(u64, u64)> {
-        let wide = self.version == Version::Go1_16;
+        let wide = self.version <= Version::Go1_16;
         let size = if wide { 16 } else { 8 };
-        let mut reader = Reader::at(self.records, u64::from(index) * size)?;
+        let start = if self.version == Version::Go1_2 { MAP_AT_1_2 } else { 0 };
+        let mut reader = Reader::at(self.records, start + u64::from(index) * size)?;
         if wide {
             let address = reader.u64()?;
             // The last entry is an address alone.
@@ -145,11 +156,14 @@ impl<'a> GoTable<'a> {
         let (start, record) = self.map_entry(index)?;
         let (end, _) = self.map_entry(index.checked_add(1)?)?;
         let mut reader = Reader::at(self.records, record)?;
-        reader.skip(if self.version == Version::Go1_16 { 8 } else { 4 })?;
+        reader.skip(if self.version <= Version::Go1_16 { 8 } else { 4 })?;
         let name = reader.u32()?;
         reader.skip(8)?; // argument size, deferreturn
         let stack_table = reader.u32()?;
-        reader.skip(16)?; // files, lines, number of tables, compilation unit
+        reader.skip(12)?; // files, lines, number of tables
+        if self.version > Version::Go1_2 {
+            reader.skip(4)?; // compilation unit
+        }
         if self.version == Version::Go1_20 {
             reader.skip(4)?; // first line
         }
@@ -183,7 +197,7 @@ impl<'a> GoTable<'a> {
     /// Finds where the text starts, since Go 1.26 no longer says it and a PIE says it in a relocation: by trying
     /// `candidates` and then all of `text`, and comparing prologues with the tables.
     pub(super) fn locate_text(&mut self, candidates: &[u64], text: std::ops::Range<u64>) -> bool {
-        if self.version == Version::Go1_16 {
+        if self.version <= Version::Go1_16 {
             return true;
         }
         let said = (self.text_start != 0).then_some(self.text_start);
@@ -291,7 +305,10 @@ impl<'a> GoTable<'a> {
                 row(function.start, Rule::Signal);
                 return Ok(());
             }
-            Treatment::Exact | Treatment::StopFrom(_) | Treatment::FramePointer => {}
+            Treatment::Exact
+            | Treatment::StopFrom(_)
+            | Treatment::Borrowed { .. }
+            | Treatment::FramePointer => {}
         }
         let saves = self.saves_frame_pointer(&function);
         // The frame pointer is set by the instruction behind the one that saves the old one.
@@ -299,19 +316,38 @@ impl<'a> GoTable<'a> {
             Architecture::X86_64 => 3,
             Architecture::Aarch64 => 4,
         };
+        let kept = if treatment == Treatment::FramePointer { self.kept_stack(&function, end) } else { None };
         let exact_end = if let Treatment::StopFrom(address) = treatment { address } else { end };
+        let borrowed = if let Treatment::Borrowed { from, to } = treatment { from..to } else { end..end };
         let mut pointer_from = None;
         let mut moves = self.stack_moves(&function, exact_end).map_err(|Malformed| function.start)?;
         let mut known_to = function.start;
         while let Some(step) = moves.next() {
             let (address, moved) = step.map_err(|Malformed| known_to)?;
-            if treatment == Treatment::FramePointer && moved > 0 && saves {
+            if let Some(kept) = kept.as_ref().filter(|kept| address < kept.end && kept.start < moves.at) {
+                if address < kept.start {
+                    row(address, self.exact(moved, saves));
+                }
+                row(address.max(kept.start), Self::by_kept_stack(moved, saves));
+                if kept.end < moves.at {
+                    row(kept.end, self.exact(moved, saves));
+                }
+            } else if treatment == Treatment::FramePointer && moved > 0 && saves {
                 let from = *pointer_from.get_or_insert(address.saturating_add(set_by));
                 if address < from {
                     row(address, self.exact(moved, saves));
                 }
                 if from < moves.at {
                     row(from.max(address), Rule::FramePointer);
+                }
+            } else if address < borrowed.end && borrowed.start < moves.at {
+                let rule = self.exact(moved, saves);
+                if address < borrowed.start {
+                    row(address, rule);
+                }
+                row(address.max(borrowed.start), Rule::BorrowedFramePointer);
+                if borrowed.end < moves.at {
+                    row(borrowed.end, rule);
                 }
             } else {
                 row(address, self.exact(moved, saves));
@@ -344,6 +380,28 @@ impl<'a> GoTable<'a> {
                 ra: if moved == 0 { RaRule::LinkRegister } else { RaRule::AtCfa(-moved) },
             },
         }
+    }
+
+    /// Where, before Go 1.17, the frame pointer holds the stack pointer of the time before a change of stacks: between
+    /// `mov rbp, rsp` and `mov rsp, rbp`.
+    fn kept_stack(&self, function: &Function<'a>, end: u64) -> Option<std::ops::Range<u64>> {
+        if self.version > Version::Go1_16 || self.architecture != Architecture::X86_64 {
+            return None;
+        }
+        let len = end.saturating_sub(function.start).min(LOOKED_AT_BYTES);
+        let code = (self.code_at)(function.start, len);
+        let from = code.windows(3).position(|three| three == b"\x48\x89\xe5")? as u64 + 3;
+        let to = code.windows(3).rposition(|three| three == b"\x48\x89\xec")? as u64 + 3;
+        (from < to).then(|| function.start + from..function.start + to)
+    }
+
+    /// The rule there.
+    fn by_kept_stack(moved: i64, saves_frame_pointer: bool) -> Rule {
+        let Some(offset) = i32::try_from(moved).ok().and_then(|moved| moved.checked_add(8)) else {
+            return Rule::Unknown;
+        };
+        let fp = if saves_frame_pointer { FpRule::AtCfa(-16) } else { FpRule::Unknown };
+        Rule::Frame { cfa: CfaRule::Fp(offset), fp, ra: RaRule::AtCfa(-8) }
     }
 
     /// Compiled functions with a frame always save it. Assembly may not, so its code is asked.
@@ -389,8 +447,11 @@ impl<'a> GoTable<'a> {
             | b"gogo" => {
                 return self.stop_from_stack_switch(function, end);
             }
-            b"runtime.systemstack" | b"runtime.asmcgocall" | b"runtime.cgocallback" => {
-                return Treatment::FramePointer;
+            b"runtime.systemstack"
+            | b"runtime.asmcgocall"
+            | b"runtime.cgocallback"
+            | b"runtime.cgocallback_gofunc" => {
+                return self.crossing(function, end);
             }
             b"runtime.nanotime1"
             | b"runtime.nanotime"
@@ -426,27 +487,48 @@ impl<'a> GoTable<'a> {
             && entry::signal_return((self.code_at)(function.start, 16), self.architecture).is_some()
     }
 
+    /// How a function that goes on with another stack is left again: through its frame pointer, which leads back across.
+    /// Before Go 1.21 some of them have no frame of their own; the frame pointer is then their caller's, so that the
+    /// caller itself is passed over. That is less wrong than to end there.
+    fn crossing(&self, function: &Function<'a>, end: u64) -> Treatment {
+        if self.saves_frame_pointer(function) {
+            return Treatment::FramePointer;
+        }
+        let mut switches = self.stack_switches(function, end);
+        match (switches.next(), switches.last()) {
+            (Some(from), Some(to)) => Treatment::Borrowed { from, to },
+            (Some(from), None) => Treatment::Borrowed { from, to: end },
+            (None, _) => Treatment::Exact,
+        }
+    }
+
     /// Exact up to the instruction that loads another stack pointer: who called is unknown from there on.
     fn stop_from_stack_switch(&self, function: &Function<'a>, end: u64) -> Treatment {
+        self.stack_switches(function, end).next().map_or(Treatment::Exact, Treatment::StopFrom)
+    }
+
+    /// Addresses within the instructions that load another stack pointer. The rows of the instruction itself still hold;
+    /// those behind it do not.
+    fn stack_switches(&self, function: &Function<'a>, end: u64) -> impl Iterator<Item = u64> {
         let len = end.saturating_sub(function.start).min(LOOKED_AT_BYTES);
         let code = (self.code_at)(function.start, len);
-        let switch = match self.architecture {
+        let (architecture, start) = (self.architecture, function.start);
+        let step = if architecture == Architecture::X86_64 { 1 } else { 4 };
+        let is_switch = move |code: &[u8]| match (architecture, code) {
             // mov rsp, [reg + offset] or mov rsp, reg
-            Architecture::X86_64 => code.windows(3).position(|three| match *three {
-                [0x48 | 0x49, 0x8b, modrm] => modrm & 0x38 == 0x20,
-                [0x48 | 0x4c, 0x89, modrm] => modrm & 0xc7 == 0xc4,
-                _ => false,
-            }),
+            (Architecture::X86_64, [0x48 | 0x49, 0x8b, modrm, ..]) => modrm & 0x38 == 0x20,
+            (Architecture::X86_64, [0x48 | 0x4c, 0x89, modrm, ..]) => modrm & 0xc7 == 0xc4,
             // mov sp, reg
-            Architecture::Aarch64 => code
-                .chunks_exact(4)
-                .position(|word| {
-                    u32::from_le_bytes([word[0], word[1], word[2], word[3]]) & 0xffff_fc1f == 0x9100_001f
-                })
-                .map(|word| word * 4),
+            (Architecture::Aarch64, &[a, b, c, d, ..]) => {
+                u32::from_le_bytes([a, b, c, d]) & 0xffff_fc1f == 0x9100_001f
+            }
+            _ => false,
         };
-        // The rows of the instruction itself still hold; those behind it do not. Three bytes in is within it.
-        switch.map_or(Treatment::Exact, |at| Treatment::StopFrom(function.start + at as u64 + 3))
+        // Three bytes in is within it.
+        (0..code.len())
+            .step_by(step)
+            .filter(move |&at| is_switch(&code[at..]))
+            .map(move |at| start + at as u64 + 3)
     }
 }
 
@@ -502,6 +584,11 @@ enum Treatment {
     Exact,
     /// By its stack table up to here.
     StopFrom(u64),
+    /// By its stack table, but between these through its caller's frame pointer.
+    Borrowed {
+        from: u64,
+        to: u64,
+    },
     /// Through the frame pointer once it is set.
     FramePointer,
     Stop,

@@ -3,8 +3,9 @@
 //! Pure: no file is opened here, no clock, no allocation that a hostile size could steer. The caller maps the file
 //! and hands over its bytes; `agent::tables` brings rows to the kernel. Read in this order: `rows` (what comes out),
 //! `elf` (what goes in), `eh_frame` and `cfi` (DWARF call frame information), `gopclntab` (Go), `entry` (code that is
-//! known by its bytes), `compact` (all of them to one sorted table), `step` (a rule executed, for tests and tools).
+//! known by its bytes), `guess` (rules read off code that nothing describes), `compact` (all of them to one sorted table), `step` (a rule executed, for tests and tools).
 
+mod aarch64;
 mod cfi;
 mod compact;
 mod eh_frame;
@@ -12,13 +13,16 @@ mod elf;
 mod entry;
 mod expression;
 mod gopclntab;
+mod guess;
+mod instructions;
 mod reader;
 mod rows;
 mod step;
 #[cfg(test)]
 mod tests;
+mod x86_64;
 
-pub use elf::{from_elf, from_elf_and_debug_file};
+pub use elf::{from_elf, from_elf_and_debug_file, undescribed};
 pub use rows::{CfaRule, FpRule, RaRule, Row, Rule, Skipped, UnwindTable};
 pub use step::{Registers, Trouble, step};
 
@@ -39,6 +43,9 @@ pub const MAX_SEGMENTS: usize = 256;
 
 /// Section headers that are looked at. Real executables have some forty.
 pub const MAX_SECTIONS: usize = 4096;
+
+/// Code without any description that is read, in one file: 16 MiB. A large video encoder has 13.
+pub const MAX_GUESSED_BYTES: u64 = 16 << 20;
 
 /// Uncompressed size of a compressed section.
 pub const MAX_UNCOMPRESSED_BYTES: u64 = 256 << 20;

@@ -73,8 +73,19 @@ pub enum Rule {
         /// Return address.
         ra: RaRule,
     },
+    /// By the three parts, which were read off the code because nothing describes it. Right as a rule, not for certain.
+    Guess {
+        /// Caller's stack pointer.
+        cfa: CfaRule,
+        /// Caller's frame pointer.
+        fp: FpRule,
+        /// Return address.
+        ra: RaRule,
+    },
     /// `[fp]` = caller's fp, `[fp + 8]` = return address, sp = fp + 16.
     FramePointer,
+    /// The same where the frame pointer is the caller's, which is passed over: Go's runtime before 1.21 on another stack.
+    BorrowedFramePointer,
     /// Signal trampoline: all registers lie in the signal frame.
     Signal,
     /// Outermost frame: nothing above.

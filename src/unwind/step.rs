@@ -67,8 +67,9 @@ pub fn step(
     let caller = match rule.unwrap_or(Rule::Unknown) {
         Rule::Unknown => return Err(Trouble::NoRule),
         Rule::Stop => return Ok(None),
-        Rule::FramePointer if registers.fp == 0 => return Ok(None),
-        Rule::FramePointer => Registers {
+        Rule::FramePointer | Rule::BorrowedFramePointer if registers.fp == 0 => return Ok(None),
+        // May lead to another stack, so it need not grow.
+        Rule::FramePointer | Rule::BorrowedFramePointer => Registers {
             pc: read(registers.fp.wrapping_add(8))?,
             sp: registers.fp.wrapping_add(16),
             fp: read(registers.fp)?,
@@ -76,7 +77,7 @@ pub fn step(
             is_return_address: true,
         },
         Rule::Signal => return interrupted(architecture, registers.sp, read).map(Some),
-        Rule::Frame { cfa, fp, ra } => {
+        Rule::Frame { cfa, fp, ra } | Rule::Guess { cfa, fp, ra } => {
             let cfa = frame_address(cfa, registers, read)?;
             let caller = Registers {
                 pc: match ra {

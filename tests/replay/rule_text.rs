@@ -4,12 +4,16 @@ use everflame::unwind::{CfaRule, FpRule, RaRule, Rule};
 
 /// One rule as text.
 pub(crate) fn print(rule: &Rule) -> String {
+    if let Rule::Guess { cfa, fp, ra } = *rule {
+        return format!("guess {}", print(&Rule::Frame { cfa, fp, ra }));
+    }
     let Rule::Frame { cfa, fp, ra } = rule else {
         let word = match rule {
             Rule::FramePointer => "frame-pointer",
+            Rule::BorrowedFramePointer => "borrowed-frame-pointer",
             Rule::Signal => "signal",
             Rule::Stop => "stop",
-            Rule::Frame { .. } | Rule::Unknown => "unknown",
+            Rule::Frame { .. } | Rule::Guess { .. } | Rule::Unknown => "unknown",
         };
         return word.to_owned();
     };
@@ -37,8 +41,13 @@ pub(crate) fn print(rule: &Rule) -> String {
 
 /// The rule of a text; panics with the text when it is none.
 pub(crate) fn parse(text: &str) -> Rule {
+    if let Some(guess) = text.strip_prefix("guess ") {
+        let Rule::Frame { cfa, fp, ra } = parse(guess) else { panic!("rule {text:?}: no guess") };
+        return Rule::Guess { cfa, fp, ra };
+    }
     match text {
         "frame-pointer" => return Rule::FramePointer,
+        "borrowed-frame-pointer" => return Rule::BorrowedFramePointer,
         "signal" => return Rule::Signal,
         "stop" => return Rule::Stop,
         "unknown" => return Rule::Unknown,

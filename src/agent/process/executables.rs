@@ -317,7 +317,7 @@ fn open_by_path(executable: &Executable) -> io::Result<File> {
 }
 
 /// A path may have become a pipe or a terminal meanwhile: do not wait for it, do not adopt it.
-fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;

@@ -5,6 +5,7 @@
 
 mod address_space;
 mod container_names;
+mod debug_file;
 mod describe;
 mod events;
 mod executable;

@@ -294,7 +294,7 @@ fn work(shared: &Shared, executables: &Executables, mut ring: io::PipeWriter) {
             }
         };
         let table = match executables.handle(&executable) {
-            Some(file) => unwind_image::build(file).map(|table| TableImage::new(&table)),
+            Some(file) => unwind_image::build(file, Some(&executable)).map(|table| TableImage::new(&table)),
             None => Err(NoTable::Gone),
         };
         let mut queue = shared.queue.lock();

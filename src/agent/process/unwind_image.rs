@@ -1,11 +1,13 @@
 //! Which parts of an executable its unwind table is built from.
 //!
-//! Entries and Go's tables in full; of the code only as much as is needed to recognise entry points, stubs and signal
-//! trampolines, unless it is Go code, whose prologues decide where its text begins.
+//! Entries and Go's tables in full; of the code as much as is needed to recognise entry points, stubs and signal
+//! trampolines, and all that no entry describes. Of Go code everything: its prologues decide where its text begins.
 
 use std::fs::File;
 use std::ops::Range;
 
+use super::debug_file;
+use super::executable::Executable;
 use crate::model::{ElfAddr, FileOffset};
 use crate::symbols::elf::{Elf, Section};
 use crate::symbols::mapped::{Bytes, ImageFile};
@@ -24,6 +26,8 @@ const CODE_HEAD_BYTES: u64 = 64 << 10;
 const MAX_DATA_BYTES: u64 = 8 << 20;
 /// Files without section headers are copied by segment up to this size in total.
 const MAX_SEGMENTS_BYTES: u64 = 64 << 20;
+/// Code without entries from which on a debug file is looked for. Every program has some hundred bytes of start code.
+const WORTH_A_SEARCH_BYTES: u64 = 1024;
 /// File header, and program headers where linkers put them.
 const HEADER_BYTES: u64 = 4096;
 /// Code around the entry point.
@@ -66,16 +70,25 @@ pub(crate) enum NoTable {
     Gone,
 }
 
-/// Builds the table of an executable.
+/// Builds the table of an executable; with `origin`, its separate debug file is looked for where it says too little.
 ///
 /// # Errors
 /// When the file cannot be read or is none of this machine. One without unwind information gives a table without rows.
-pub(crate) fn build(file: File) -> std::result::Result<UnwindTable, NoTable> {
+pub(crate) fn build(file: File, origin: Option<&Executable>) -> std::result::Result<UnwindTable, NoTable> {
     let elf = Elf::open(ImageFile::open(file)?)?;
     let ranges = parts(&elf)?;
-    let image = SparseImage::copy(elf.image(), &ranges, MAX_COPIED_BYTES)?;
+    let mut image = SparseImage::copy(elf.image(), &ranges, MAX_COPIED_BYTES)?;
+    let undescribed = unwind::undescribed(&image)?;
+    let bytes: u64 = undescribed.iter().map(|range| range.end - range.start).sum();
+    let mut debug = None;
+    if bytes >= WORTH_A_SEARCH_BYTES {
+        let found = origin.and_then(|executable| debug_file::find(&elf, executable));
+        debug = found
+            .and_then(|found| SparseImage::copy(found.image(), &parts(&found).ok()?, MAX_COPIED_BYTES).ok());
+        image.add(elf.image(), &undescribed);
+    }
     drop(elf);
-    Ok(unwind::from_elf(&image)?)
+    Ok(unwind::from_elf_and_debug_file(&image, debug.as_deref())?)
 }
 
 /// File ranges to copy.
@@ -141,7 +154,7 @@ mod tests {
     #[test]
     fn sparse_copy_gives_the_same_table_as_the_whole_file() {
         let whole = unwind::from_elf(&std::fs::read(std::env::current_exe().unwrap()).unwrap()).unwrap();
-        let sparse = build(own()).unwrap();
+        let sparse = build(own(), None).unwrap();
         assert!(whole.rows.len() > 1000);
         assert!(
             whole == sparse,
@@ -162,7 +175,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().contains("librustc_driver") {
-                let table = build(File::open(&path).unwrap()).unwrap();
+                let table = build(File::open(&path).unwrap(), None).unwrap();
                 let whole = unwind::from_elf(&std::fs::read(&path).unwrap()).unwrap();
                 assert!(table.rows.len() > 100_000 && table == whole, "{}", path.display());
                 seen += 1;
@@ -175,7 +188,7 @@ mod tests {
     fn every_library_of_this_process_has_a_table() {
         for range in crate::agent::process::procfs::maps(std::process::id()).unwrap().ranges {
             if range.is_file() {
-                let table = build(File::open(&range.path).unwrap()).unwrap();
+                let table = build(File::open(&range.path).unwrap(), None).unwrap();
                 let whole = unwind::from_elf(&std::fs::read(&range.path).unwrap()).unwrap();
                 assert!(table == whole, "{} differs from the whole file", range.path.display());
             }
@@ -194,7 +207,7 @@ mod tests {
         bytes.extend(headers);
         bytes[32..40].copy_from_slice(&new_at.to_le_bytes());
         let file = crate::agent::host::memory_file(c"moved", &bytes).unwrap();
-        let table = build(file).unwrap();
+        let table = build(file, None).unwrap();
         assert_eq!(table, unwind::from_elf(&std::fs::read("/bin/sleep").unwrap()).unwrap());
     }
 }

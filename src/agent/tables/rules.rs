@@ -99,13 +99,21 @@ pub(super) fn encode(rule: &Rule) -> Option<abi::Rule> {
 
 /// The same for processes of `architecture`: registers have other places there.
 pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi::Rule> {
+    if let Rule::Guess { cfa, fp, ra } = *rule {
+        let mut guess = encode_for(architecture, &Rule::Frame { cfa, fp, ra })?;
+        guess.ra |= abi::RA_GUESS as u8;
+        return Some(guess);
+    }
     let kind = |cfa: u32| abi::Rule { cfa: cfa as u8, ..abi::Rule::default() };
     let Rule::Frame { cfa, fp, ra } = *rule else {
         return Some(match rule {
             Rule::FramePointer => kind(abi::CFA_FRAME_POINTER),
+            Rule::BorrowedFramePointer => {
+                abi::Rule { ra: abi::RA_GUESS as u8, ..kind(abi::CFA_FRAME_POINTER) }
+            }
             Rule::Signal => kind(abi::CFA_SIGNAL),
             Rule::Stop => kind(abi::CFA_STOP),
-            Rule::Frame { .. } | Rule::Unknown => kind(abi::CFA_UNKNOWN),
+            Rule::Frame { .. } | Rule::Guess { .. } | Rule::Unknown => kind(abi::CFA_UNKNOWN),
         });
     };
     let mut slot = None;
@@ -213,6 +221,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_expressed_is_refused() {
+        let Rule::Frame { cfa, fp, ra } = frame(CfaRule::Sp(24)) else { unreachable!() };
+        let guess = encode(&Rule::Guess { cfa, fp, ra }).unwrap();
+        assert_eq!((guess.ra, guess.cfa_offset), (abi::RA_GUESS as u8 | abi::RA_AT_CFA as u8, 24));
         let deref = CfaRule::DerefFp { offset: -16, add: 8 };
         assert_eq!(encode(&frame(deref)).map(|rule| rule.ra_offset), Some(8));
         let fp = FpRule::Unchanged;

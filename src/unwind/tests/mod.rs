@@ -1,5 +1,7 @@
 //! Real files and hostile ones against independent oracles.
 
+mod go_tables;
+mod guesses;
 mod hostile;
 mod live;
 mod oracle;

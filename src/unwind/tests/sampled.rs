@@ -10,7 +10,8 @@ use std::process::Command;
 use super::live::{Recording, Stopped, record};
 use super::walk::{Stack, Walker, mappings_of};
 use super::without_section_headers;
-use crate::unwind::{Trouble, from_elf};
+use crate::model::ElfAddr;
+use crate::unwind::{Rule, Trouble, from_elf};
 
 pub(super) fn compile(directory: &Path, command: &str, arguments: &[&str]) -> bool {
     let done =
@@ -167,8 +168,14 @@ fn crosses_in_go(names: &[&str]) -> bool {
     let last = names.last().unwrap();
     // Signal handlers run on a stack of their own.
     let in_signal = names.iter().any(|name| name.starts_with("runtime.sigtramp"));
-    let functions =
-        ["runtime.systemstack", "runtime.asmcgocall", "runtime.cgocallback", "time.now", "runtime.nanotime1"];
+    let functions = [
+        "runtime.systemstack",
+        "runtime.asmcgocall",
+        "runtime.cgocallback",
+        "time.now",
+        "runtime.nanotime1",
+        "runtime.walltime",
+    ];
     in_signal || functions.iter().any(|known| last.starts_with(known))
 }
 
@@ -210,7 +217,14 @@ fn walks_go_in_every_way_it_is_linked() {
             let (with, without) =
                 (from_elf(&bytes).unwrap(), from_elf(&without_section_headers(bytes)).unwrap());
             let rows = without.rows.len() - 1;
-            assert!(rows > 1000 && with.rows[..rows] == without.rows[..rows], "{name}");
+            assert!(rows > 1000, "{name}");
+            for row in &without.rows[..rows] {
+                let address = ElfAddr(without.base.0 + u64::from(row.offset));
+                let (expected, found) = (with.find(address), without.find(address));
+                // Bytes that are no function are read as code only where sections say that it is.
+                let is_guess = matches!(expected, Some(Rule::Guess { .. })) && found == Some(Rule::Unknown);
+                assert!(expected == found || is_guess, "{name}: {address:?}: {expected:?}, {found:?}");
+            }
         }
     }
 }
@@ -238,7 +252,7 @@ fn walk_stopped(program: &Path, twins: HashMap<std::path::PathBuf, std::path::Pa
             let Some(registers) = stopped.registers(tid) else { continue };
             let stack = walker.walk(pid, registers, |address| stopped.read(address));
             // The rule wanted the frame pointer of the innermost frame.
-            if stack.end == Err(Trouble::Memory(9)) {
+            if matches!(stack.end, Err(Trouble::Memory(..4096))) {
                 tally.beyond += 1;
             } else {
                 let is_right = is_right_in_go(&stack.names());

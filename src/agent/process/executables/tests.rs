@@ -276,7 +276,7 @@ fn vdso_is_read_from_memory_and_opens_like_a_file() {
     assert_eq!(vdso.bias(range.start, 0), Some(range.start));
     let file = executables.open(vdso.file_id).unwrap();
     assert_eq!(file.metadata().unwrap().len(), range.end - range.start);
-    let table = crate::agent::process::unwind_image::build(file).unwrap();
+    let table = crate::agent::process::unwind_image::build(file, None).unwrap();
     assert!(!table.rows.is_empty());
 }
 
