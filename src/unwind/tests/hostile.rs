@@ -162,13 +162,16 @@ fn survives_changed_bytes_in_real_files() {
         "/bin/true",
         "/usr/local/go/pkg/tool/linux_amd64/buildid",
         "/usr/local/go/bin/gofmt",
+        // Code that nothing describes.
+        "/usr/lib/x86_64-linux-gnu/libx264.so.164",
+        "/usr/lib/x86_64-linux-musl/libc.so",
     ];
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     for path in files {
         let Ok(mut bytes) = std::fs::read(path) else { continue };
         let file = object::File::parse(&*bytes).unwrap();
         let mut ranges: Vec<_> = std::iter::once(0..2048.min(bytes.len())).collect();
-        for name in [".eh_frame", ".eh_frame_hdr", ".gopclntab", ".debug_frame"] {
+        for name in [".eh_frame", ".eh_frame_hdr", ".gopclntab", ".debug_frame", ".text"] {
             let range = file.section_by_name(name).and_then(|section| section.file_range());
             ranges.extend(range.map(|(start, len)| start as usize..(start + len) as usize));
             // The beginning is where the lengths are.
@@ -205,4 +208,58 @@ fn keeps_to_the_limit_of_rules_and_says_so() {
     assert_eq!(table.skipped.malformed, 0);
     assert!(table.skipped.over_limit > 3000, "{:?}", table.skipped);
     assert_eq!(table.find(ElfAddr(CODE + 19_000)), Some(Rule::Unknown));
+}
+
+#[test]
+fn any_bytes_may_stand_for_code() {
+    use crate::unwind::{Architecture, guess};
+    // What branches and frames are made of, so that they come together in every way.
+    const PIECES: [&[u8]; 16] = [
+        b"\x55",
+        b"\x48\x89\xe5",
+        b"\x48\x83\xec\x7f",
+        b"\x48\x81\xec\xff\xff\xff\x7f",
+        b"\xc9",
+        b"\xc3",
+        b"\xeb\xfe",
+        b"\x74\x80",
+        b"\x0f\x84\x00\x01\x00\x00",
+        b"\xe9\x00\xff\xff\xff",
+        b"\xff\xe0",
+        b"\xe8\x10\x00\x00\x00",
+        b"\x48\x83\xe4\xe0",
+        b"\x48\x8b\x64\x24\x38",
+        b"\xcc",
+        b"\x90",
+    ];
+    let mut numbers = Numbers(0x1234_5678_9abc_def1);
+    for round in 0..400 {
+        let mut code = Vec::new();
+        while code.len() < 20_000 {
+            match round % 4 {
+                0 => code.push(numbers.below(256) as u8),
+                _ => code.extend_from_slice(PIECES[numbers.below(PIECES.len())]),
+            }
+        }
+        for architecture in [Architecture::X86_64, Architecture::Aarch64] {
+            let started = Instant::now();
+            let (mut last, mut count) = (0, 0);
+            guess::rows(&code, numbers.below(1 << 20) as u64, architecture, |offset, _| {
+                assert!(offset >= last && (offset as usize) < code.len());
+                (last, count) = (offset, count + 1);
+            });
+            assert!(started.elapsed() < HANG && count <= code.len());
+        }
+    }
+}
+
+#[test]
+fn work_on_one_long_chain_of_branches_is_bounded() {
+    use crate::unwind::{Architecture, guess};
+    // Each branch leads to the one before it, so that every round learns one more.
+    let code = [0x74, 0xfc].repeat(4 << 20);
+    let started = Instant::now();
+    let mut count = 0;
+    guess::rows(&code, 0, Architecture::X86_64, |_, _| count += 1);
+    assert!(started.elapsed() < HANG && count < 1000, "{count} rows");
 }

@@ -20,11 +20,25 @@ use crate::unwind::{
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-const X86: Architecture = Architecture::X86_64;
+fn architecture_of(file: &object::File<'_>) -> Architecture {
+    match file.architecture() {
+        object::Architecture::Aarch64 => Architecture::Aarch64,
+        _ => Architecture::X86_64,
+    }
+}
 
 /// What gimli's row means in our words, written down a second time. `None`: no opinion.
-fn translate(row: &UnwindTableRow<usize>, eh_frame: &EhFrame<Slice<'_>>) -> Option<Rule> {
-    let ra = match row.register(Register(16)) {
+fn translate(
+    row: &UnwindTableRow<usize>,
+    eh_frame: &EhFrame<Slice<'_>>,
+    architecture: Architecture,
+) -> Option<Rule> {
+    let (return_address, frame_pointer) = match architecture {
+        Architecture::X86_64 => (16, 6),
+        Architecture::Aarch64 => (30, 29),
+    };
+    let ra = match row.register(Register(return_address)) {
+        None | Some(RegisterRule::SameValue) if architecture == Architecture::Aarch64 => RaRule::LinkRegister,
         Some(RegisterRule::Undefined) | None => return Some(Rule::Stop),
         Some(RegisterRule::Offset(offset)) => RaRule::AtCfa(i32::try_from(offset).ok()?),
         Some(RegisterRule::Register(register)) => RaRule::Register(register.0 as u8),
@@ -35,18 +49,20 @@ fn translate(row: &UnwindTableRow<usize>, eh_frame: &EhFrame<Slice<'_>>) -> Opti
     };
     let cfa = match row.cfa() {
         GimliCfa::RegisterAndOffset { register, offset } => {
-            X86.cfa_from_register(register.0 as u8, i32::try_from(*offset).ok()?)
+            architecture.cfa_from_register(register.0 as u8, i32::try_from(*offset).ok()?)
         }
-        GimliCfa::Expression(at) => match expression::cfa(&bytes(*at)?, X86) {
+        GimliCfa::Expression(at) => match expression::cfa(&bytes(*at)?, architecture) {
             Some(rule) => rule,
             None => return Some(Rule::Unknown),
         },
     };
-    let fp = match row.register(Register(6)) {
+    let fp = match row.register(Register(frame_pointer)) {
         None | Some(RegisterRule::SameValue) => FpRule::Unchanged,
         Some(RegisterRule::Offset(offset)) => FpRule::AtCfa(i32::try_from(offset).ok()?),
         Some(RegisterRule::Expression(at)) => match (expression::register_plus_offset(&bytes(at)?), cfa) {
-            (Some(at), _) if at.register == 6 => FpRule::AtFp(at.offset),
+            // GCC says so behind the epilogue, where the register is the caller's again.
+            (Some(at), CfaRule::Sp(8)) if at.register == frame_pointer as u8 => FpRule::Unchanged,
+            (Some(at), _) if at.register == frame_pointer as u8 => FpRule::AtFp(at.offset),
             (Some(at), CfaRule::Sp(offset)) if at.register == 7 => FpRule::AtCfa(at.offset - offset),
             _ => FpRule::Unknown,
         },
@@ -59,7 +75,11 @@ fn translate(row: &UnwindTableRow<usize>, eh_frame: &EhFrame<Slice<'_>>) -> Opti
 fn compare(path: &Path, bytes: &[u8], table: &UnwindTable) -> u64 {
     let file = object::File::parse(bytes).unwrap();
     let section = file.section_by_name(".eh_frame").unwrap();
-    let eh_frame = EhFrame::new(section.data().unwrap(), LittleEndian);
+    let architecture = architecture_of(&file);
+    let mut eh_frame = EhFrame::new(section.data().unwrap(), LittleEndian);
+    if architecture == Architecture::Aarch64 {
+        eh_frame.set_vendor(gimli::Vendor::AArch64);
+    }
     let bases = BaseAddresses::default().set_eh_frame(section.address());
     let mut context = UnwindContext::new();
     let mut entries = eh_frame.entries(&bases);
@@ -89,7 +109,7 @@ fn compare(path: &Path, bytes: &[u8], table: &UnwindTable) -> u64 {
             if last < row.start_address() {
                 continue;
             }
-            let expected = match translate(row, &eh_frame) {
+            let expected = match translate(row, &eh_frame, architecture) {
                 _ if is_entry => Some(Rule::Stop),
                 _ if fde.is_signal_trampoline() => Some(Rule::Signal),
                 expected => expected,
@@ -128,6 +148,88 @@ fn agrees_with_gimli_on_every_row_of_real_files() {
             table.skipped,
             started.elapsed()
         );
+    }
+}
+
+/// Compiles `frames.c` without linking it to anything.
+fn compile_frames(compiler: &str, flags: &[&str]) -> Option<Vec<u8>> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("frames.c"), include_str!("programs/frames.c")).unwrap();
+    let library = ["-shared", "-fPIC", "-nostdlib", "-Wl,-z,undefs", "-fno-stack-protector"];
+    let rest = ["-o", "frames.so", "frames.c"];
+    let arguments = [&library[..], flags, &rest].concat();
+    let is_there = std::process::Command::new(compiler).arg("--version").output().is_ok();
+    (is_there && compile(directory.path(), compiler, &arguments))
+        .then(|| std::fs::read(directory.path().join("frames.so")).unwrap())
+}
+
+#[test]
+fn agrees_with_gimli_on_what_compilers_write() {
+    let native = cfg!(target_arch = "x86_64");
+    let mut seen = 0;
+    for (compiler, flags) in [
+        ("gcc", &["-O0"][..]),
+        ("gcc", &["-O2"]),
+        ("gcc", &["-O3", "-mavx2", "-fcf-protection"]),
+        ("gcc", &["-Os", "-mstackrealign", "-maccumulate-outgoing-args"]),
+        ("gcc", &["-O2", "-fno-omit-frame-pointer", "-fstack-clash-protection"]),
+        ("clang", &["-O2", "-DNO_NESTED"]),
+        ("aarch64-linux-gnu-gcc", &["-O2"]),
+        ("aarch64-linux-gnu-gcc", &["-O2", "-fomit-frame-pointer", "-mbranch-protection=standard"]),
+        ("aarch64-linux-gnu-gcc", &["-O3", "-mbranch-protection=pac-ret+leaf"]),
+        ("aarch64-linux-gnu-gcc", &["-O0", "-fstack-clash-protection"]),
+    ] {
+        if !native && compiler != "aarch64-linux-gnu-gcc" {
+            continue;
+        }
+        let Some(bytes) = compile_frames(compiler, flags) else { continue };
+        let table = from_elf(&bytes).unwrap();
+        let name = format!("{compiler} {flags:?}");
+        let rows = compare(Path::new(&name), &bytes, &table);
+        println!("{name}: {rows} rows agree, {:?}", table.skipped);
+        assert_eq!(table.skipped.total(), 0, "{name}");
+        let is = |kind: fn(&CfaRule) -> bool| {
+            table.rules.iter().any(|rule| matches!(rule, Rule::Frame { cfa, .. } if kind(cfa)))
+        };
+        if compiler == "gcc" && flags.contains(&"-O2") && flags.len() == 1 {
+            assert!(is(|cfa| matches!(cfa, CfaRule::DerefFp { .. })), "no frame with a register of its own");
+            assert!(
+                is(|cfa| matches!(cfa, CfaRule::Fp(_))) && is(|cfa| matches!(cfa, CfaRule::Sp(100_000..)))
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen > 0 || !native, "no compiler");
+}
+
+#[test]
+fn the_second_key_of_pointer_authentication_changes_nothing() {
+    // gimli does not know its augmentation. The code is the same but for the instructions that sign.
+    let with = |protection: &str| compile_frames("aarch64-linux-gnu-gcc", &["-O3", protection]);
+    let (Some(a), Some(b)) =
+        (with("-mbranch-protection=pac-ret+leaf"), with("-mbranch-protection=pac-ret+leaf+b-key"))
+    else {
+        return;
+    };
+    let (a, b) = (from_elf(&a).unwrap(), from_elf(&b).unwrap());
+    assert!(a.rows.len() > 20 && b.skipped.total() == 0, "{:?}", b.skipped);
+    assert_eq!((a.rows, a.rules), (b.rows, b.rules));
+}
+
+#[test]
+fn agrees_with_gimli_on_arm64_libraries() {
+    for name in ["libc.so.6", "libm.so.6", "ld-linux-aarch64.so.1", "libstdc++.so.6"] {
+        for folder in ["/usr/aarch64-linux-gnu/lib", "/lib/aarch64-linux-gnu"] {
+            let path = Path::new(folder).join(name);
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let table = from_elf(&bytes).unwrap();
+            println!(
+                "{}: {} rows agree, {:?}",
+                path.display(),
+                compare(&path, &bytes, &table),
+                table.skipped
+            );
+        }
     }
 }
 

@@ -109,15 +109,27 @@ fn walk_all(
 fn walks_c_with_threads_signals_and_callbacks_without_frame_pointers() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("chain.c"), include_str!("programs/chain.c")).unwrap();
-    for (name, flags) in [
-        ("dynamic", &["-O2", "-fomit-frame-pointer"][..]),
-        ("static", &["-O2", "-fomit-frame-pointer", "-static"]),
-        ("lazy", &["-O1", "-no-pie", "-Wl,-z,lazy"]),
+    for (compiler, name, flags) in [
+        ("gcc", "dynamic", &["-O2", "-fomit-frame-pointer"][..]),
+        ("gcc", "static", &["-O2", "-fomit-frame-pointer", "-static"]),
+        ("gcc", "static-pie", &["-O2", "-fomit-frame-pointer", "-static-pie"]),
+        ("gcc", "lazy", &["-O1", "-no-pie", "-Wl,-z,lazy"]),
+        // Nothing describes the library; with the second, not even the program.
+        ("musl-gcc", "musl", &["-O2", "-fomit-frame-pointer", "-static"]),
+        (
+            "musl-gcc",
+            "silent",
+            &["-O2", "-fomit-frame-pointer", "-static", "-fno-asynchronous-unwind-tables"],
+        ),
     ] {
+        if compiler == "musl-gcc" && Command::new(compiler).arg("--version").output().is_err() {
+            println!("{name}: {compiler} is not installed");
+            continue;
+        }
         let program = directory.path().join(name);
         let mut arguments = flags.to_vec();
         arguments.extend(["-fno-optimize-sibling-calls", "-pthread", "chain.c", "-lm", "-o", name]);
-        if !compile(directory.path(), "gcc", &arguments) {
+        if !compile(directory.path(), compiler, &arguments) {
             return;
         }
         let Some(recording) = record(directory.path(), &program, &[]) else { return };
