@@ -8,7 +8,7 @@
 #pragma once
 
 /* Raised with every change of a layout below; a record of another version is refused by the reader. */
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* ---- limits ---- */
 
@@ -21,6 +21,14 @@
 #define ABI_MAX_USER_FRAMES 512
 /* Frames walked at most: at 30 ns each 120 us, the longest a tick may take. */
 #define ABI_MAX_STEPS 4096
+/* No code lies below: a smaller return address is none. */
+#define ABI_LOWEST_CODE 4096
+/* x86-64 with five levels and arm64 with 52 bits stay below; above are flags and the kernel. */
+#define ABI_USER_BITS 56
+/* Largest frame that a frame pointer is believed to span. */
+#define ABI_MAX_APPROXIMATE_FRAME 131072
+/* Pages of user stack in a copy: where most young processes' stacks end; start-up code of libc has frames of 1 KiB. */
+#define ABI_STACK_COPY_PAGES 4
 /* Words behind the header: a power of two not below ABI_MAX_KERNEL_FRAMES + ABI_MAX_USER_FRAMES. */
 #define ABI_FRAME_WORDS 1024
 
@@ -50,6 +58,8 @@
 
 /* Root of a mapping without a table. Else: page id in 24 bits, inner levels (0 to 2) in the top 8. */
 #define ABI_NO_TABLE 0xff000000
+/* The same while its table is being made. */
+#define ABI_TABLE_PENDING 0xfe000000
 
 /* ---- flags of a user frame ---- */
 
@@ -70,7 +80,8 @@
 	X(BAD_RETURN_ADDRESS, 9, BadReturnAddress) \
 	X(COMPAT, 10, Compat) \
 	X(TABLE_MOVED, 11, TableMoved) \
-	X(TOO_DEEP, 12, TooDeep)
+	X(TOO_DEEP, 12, TooDeep) \
+	X(TABLE_PENDING, 13, TablePending)
 
 /* ---- counters: X(C name, class, public name). Sum of class `whole` = sum of class `part`, exactly. ---- */
 
@@ -87,7 +98,10 @@
 	X(MAPPING_MISSES, detail, "mapping_misses") \
 	X(STACK_READS, detail, "stack_reads") \
 	X(TRUNCATED, detail, "truncated") \
-	X(KERNEL_NS, detail, "kernel_ns")
+	X(KERNEL_NS, detail, "kernel_ns") \
+	X(PARENT_ROWS, detail, "parent_rows") \
+	X(STACK_COPIES, detail, "stack_copies") \
+	X(STACK_COPIES_REFUSED, detail, "stack_copies_refused")
 
 /* ---- rules ---- */
 
@@ -141,14 +155,19 @@ struct abi_rule {
 
 /* ---- processes ---- */
 
-/* Value of the process table. `stamp` is unique for each version of each process; its pages carry it too. */
+/*
+ * Value of the process table. `stamp` is unique for each version of each process; its pages carry it too.
+ *
+ * `program` is written by the kernel side, at the first sample with this row: a mark of the program that runs. When the
+ * process runs another one (it called exec, or its number was used again), the row no longer speaks of it.
+ */
 struct abi_process {
 	unsigned int stamp;
 	/* First mapping page, or the page above the mapping pages. */
 	unsigned int page;
 	/* 0: `page` holds mappings, 1: it holds mapping pages. */
 	unsigned int levels;
-	unsigned int reserved;
+	unsigned int program;
 };
 #define ABI_PROCESS_BYTES 16
 
@@ -238,11 +257,35 @@ struct abi_trace_event {
 	unsigned short kernel_frames;
 	unsigned short user_frames;
 	unsigned short ring_start;
-	unsigned short reserved;
+	unsigned short flags;
 	unsigned int skipped;
 	unsigned int reserved2;
 };
 #define ABI_TRACE_EVENT_BYTES 56
+
+/* `end` of a record that is no sample but a stack copy. */
+#define ABI_STACK_COPY 0xffff
+/* Set in `flags` of the sample that follows a stack copy. */
+#define ABI_HAS_STACK_COPY 1
+
+/*
+ * Registers and stack of a sample that could not be walked because user space had not told enough: it can be walked there
+ * later. Comes right before its sample, on the same CPU, with the same time. Followed by `stack_bytes` from `stack_start`
+ * on, which is the start of the page that the stack pointer points into.
+ */
+struct abi_stack_copy {
+	unsigned short version;
+	unsigned short kind;
+	unsigned int cpu;
+	unsigned long long time_ns;
+	unsigned long long stack_start;
+	unsigned int stack_bytes;
+	/* The first address follows a call. */
+	unsigned int is_return;
+	/* x86-64: struct user_regs of core.h; arm64: x0 to x30, sp, pc, pstate. */
+	unsigned long long reg[36];
+};
+#define ABI_STACK_COPY_BYTES 320
 
 #define ABI_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
 ABI_ASSERT_SIZE(abi_rule, ABI_RULE_BYTES);
@@ -252,3 +295,4 @@ ABI_ASSERT_SIZE(abi_settings, ABI_SETTINGS_BYTES);
 ABI_ASSERT_SIZE(abi_choice, ABI_CHOICE_BYTES);
 ABI_ASSERT_SIZE(abi_filter, ABI_FILTER_BYTES);
 ABI_ASSERT_SIZE(abi_trace_event, ABI_TRACE_EVENT_BYTES);
+ABI_ASSERT_SIZE(abi_stack_copy, ABI_STACK_COPY_BYTES);

@@ -35,6 +35,7 @@ enum {
 };
 enum { BPF_F_MMAPABLE = 1024 };
 enum { BPF_RB_NO_WAKEUP = 1 };
+enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_RING_SIZE = 1 };
 
 /* task_struct.flags: no user part (include/linux/sched.h). */
 #define PF_KTHREAD 0x00200000
@@ -79,8 +80,14 @@ struct perf_context {
 struct pt_regs {
 	unsigned long sp;
 };
+struct mm_struct {
+	unsigned long start_code, start_stack, start_brk;
+};
 struct task_struct {
 	void *stack;
 	unsigned int flags;
+	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *real_parent;
 };
 #pragma clang attribute pop

@@ -80,6 +80,13 @@ enum { ABI_COUNTERS(X) COUNTER_COUNT };
 enum { END_NONE = 0, ABI_END_REASONS(X) };
 #undef X
 
+/* A stack copy in the making. */
+struct stack_copy {
+	struct abi_stack_copy head;
+	u8 page[ABI_STACK_COPY_PAGES][4096];
+};
+_Static_assert(sizeof(struct stack_copy) <= 32768, "stack_copy");
+
 struct counters {
 	u64 value[COUNTER_COUNT];
 };
@@ -101,6 +108,13 @@ struct {
 	__type(key, u32);
 	__type(value, struct counters);
 } counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stack_copy);
+} stack_copies SEC(".maps");
 
 struct part {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -152,6 +166,12 @@ static __always_inline struct counters *get_counters(void)
 {
 	u32 key = 0;
 	return bpf_map_lookup_elem(&counters, &key);
+}
+
+static __always_inline struct stack_copy *get_stack_copy(void)
+{
+	u32 key = 0;
+	return bpf_map_lookup_elem(&stack_copies, &key);
 }
 
 static __always_inline struct abi_process *get_process(u32 pid)

@@ -12,18 +12,13 @@
 
 #include "maps.h"
 #include "mem.h"
+#include "process.h"
 #include "regs.h"
 #include "search.h"
 #include "filter.h"
+#include "stack_copy.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-/* No code lies below: a smaller return address is none. */
-#define LOWEST_CODE 4096
-/* x86-64 with five levels and arm64 with 52 bits stay below; above are flags and the kernel. */
-#define USER_BITS 56
-/* Largest frame that a frame pointer is believed to span. */
-#define MAX_APPROXIMATE_FRAME (1 << 17)
 
 /* The frame found next. Returns why there is none, or 0. */
 static __always_inline u32 enter_caller(struct record *r, u64 pc, u64 sp, u64 fp)
@@ -36,7 +31,7 @@ static __always_inline u32 enter_caller(struct record *r, u64 pc, u64 sp, u64 fp
 	r->is_leaf = 0;
 	if (pc == 0)
 		return END_COMPLETE;
-	if (pc < LOWEST_CODE || pc >> USER_BITS)
+	if (pc < ABI_LOWEST_CODE || pc >> ABI_USER_BITS)
 		return END_BAD_RETURN_ADDRESS;
 	return 0;
 }
@@ -49,7 +44,7 @@ static __always_inline u32 step_by_frame_pointer(struct record *r, u32 why)
 {
 	u64 fp = r->fp, next_fp, pc;
 
-	if (fp < r->sp || fp - r->sp > MAX_APPROXIMATE_FRAME || fp & 7)
+	if (fp < r->sp || fp - r->sp > ABI_MAX_APPROXIMATE_FRAME || fp & 7)
 		return why;
 	if (read_word(r, fp, &next_fp) || read_word(r, fp + 8, &pc))
 		return why;
@@ -127,7 +122,7 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 		r->is_return = 0;
 		r->is_leaf = 1;
 		r->approximate = 0;
-		return r->pc < LOWEST_CODE || r->pc >> USER_BITS ? END_BAD_RETURN_ADDRESS : 0;
+		return r->pc < ABI_LOWEST_CODE || r->pc >> ABI_USER_BITS ? END_BAD_RETURN_ADDRESS : 0;
 	} else {
 		return step_by_frame_pointer(r, END_NO_RULE);
 	}
@@ -175,7 +170,7 @@ static __always_inline u32 step(struct record *r)
 	}
 	r->frames[(r->event.kernel_frames +
 		   (n < ABI_INNER_FRAMES ? n : ABI_INNER_FRAMES | (n & (ABI_OUTER_FRAMES - 1)))) &
-		  (ABI_FRAME_WORDS - 1)] = (r->pc & ((1ULL << USER_BITS) - 1)) | flags;
+		  (ABI_FRAME_WORDS - 1)] = (r->pc & ((1ULL << ABI_USER_BITS) - 1)) | flags;
 	r->steps = n + 1;
 	if (!r->stamp || found & FAILED) {
 		if (why == END_TABLE_MOVED)
@@ -249,9 +244,9 @@ static __always_inline void walk(void)
 
 #endif
 
-static __always_inline void begin(struct record *r, u32 pid, u32 tid)
+static __always_inline void begin(struct record *r, u32 pid, u32 tid, struct counters *count)
 {
-	struct abi_process *process = get_process(pid);
+	struct abi_process *process = find_process(pid, count);
 
 	r->event.version = ABI_VERSION;
 	r->event.end = END_TOO_DEEP;
@@ -261,6 +256,7 @@ static __always_inline void begin(struct record *r, u32 pid, u32 tid)
 	r->event.time_ns = bpf_ktime_get_ns();
 	bpf_get_current_comm(r->event.comm, sizeof(r->event.comm));
 	r->event.kernel_frames = 0;
+	r->event.flags = 0;
 	r->stamp = process ? process->stamp : 0;
 	r->mapping_page = process ? process->page : 0;
 	r->mapping_levels = process ? process->levels : 0;
@@ -329,7 +325,7 @@ int sample(struct perf_context *context)
 		count->value[COUNTER_NO_RECORD]++;
 		return 0;
 	}
-	begin(r, pid, thread);
+	begin(r, pid, thread, count);
 	mode = read_user_regs(r, context);
 	if (mode != IN_USER) {
 		/* A user-mode sample has none: the call would cost and fail. */
@@ -342,12 +338,14 @@ int sample(struct perf_context *context)
 		r->event.end = END_KERNEL_THREAD;
 	else if (regs_are_compat(&r->regs))
 		r->event.end = END_COMPAT;
-	else if (r->pc >> USER_BITS)
+	else if (r->pc >> ABI_USER_BITS)
 		r->event.end = END_BAD_RETURN_ADDRESS;
 	else
 		walk();
 	if (!r->stamp && r->steps)
 		r->event.end = END_UNKNOWN_PROCESS;
+	if (is_for_later(r->event.end))
+		send_stack_copy(r, context, count);
 	finish(r, count);
 	return 0;
 }

@@ -131,8 +131,8 @@ static __always_inline u32 search_tables(struct record *r, u64 pc)
 
 	if (!mapping)
 		return FAILED | why;
-	if (mapping->root == ABI_NO_TABLE)
-		return FAILED | END_NO_TABLE;
+	if (mapping->root >= ABI_TABLE_PENDING)
+		return FAILED | (mapping->root == ABI_NO_TABLE ? END_NO_TABLE : END_TABLE_PENDING);
 	offset = pc - mapping->bias;
 	/* The largest 32-bit number is the padding of inner pages and no legal key. */
 	if (offset >= 0xffffffff)

@@ -13,6 +13,8 @@ mod filter;
 mod scene;
 #[path = "kernel/verifier.rs"]
 mod verifier;
+#[path = "kernel/young.rs"]
+mod young;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -229,6 +231,7 @@ fn many_mappings_use_the_second_level() {
             len: 0x1000,
             bias: 0,
             table: None,
+            pending: false,
         };
         known.extend((0..400).map(decoy));
     }
@@ -239,6 +242,7 @@ fn many_mappings_use_the_second_level() {
             len: mapping.end - mapping.start,
             bias: mapping.bias(&fs::read(&mapping.path).unwrap()),
             table: Some(id),
+            pending: false,
         });
     }
     known.sort_by_key(|mapping| mapping.start);

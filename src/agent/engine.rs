@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bpf::{self, KernelMaps, Sampler, SamplerSettings};
+use super::bpf::{self, KernelMaps, RawTrace, Sampler, SamplerSettings};
 use super::ceiling::{Cost, CpuLevel, Governor, MemoryLevel};
 use super::config::Settings;
 use super::counters::{Counter, Counters};
@@ -22,7 +22,7 @@ use super::process::{Executables, FollowSettings, Follower, GivenUp};
 use super::reporter::{Frame, Outbox, Window, random};
 use super::status::{AgentStatus, SharedStatus, TickShare};
 use super::tables::Tables;
-use super::trace::{Converter, Pending};
+use super::trace::{Converter, Late, LateWalker, Pending};
 use super::{Error, capabilities::Capabilities};
 use crate::net::Shutdown;
 
@@ -30,13 +30,15 @@ use crate::net::Shutdown;
 const SLOW_DRAIN: Duration = Duration::from_millis(250);
 /// Shortest one, when the ring fills fast.
 const FAST_DRAIN: Duration = Duration::from_millis(50);
-/// Pause after a look at the side-band: what comes meanwhile is taken together. Short, because a process whose mappings
-/// the kernel side does not know yet has incomplete stacks, and many live for a millisecond or two.
-const SHORT_PAUSE: Duration = Duration::from_micros(500);
+/// Pause after a look at the side-band: what comes meanwhile is taken together. Samples of that time lose nothing, for they
+/// come with a copy of the stack; but a file that is gone before it was opened has no names and no table.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause while looking costs more than [`FOLLOW_SHARE`]: a fork storm.
-const LONG_PAUSE: Duration = Duration::from_millis(10);
+const LONG_PAUSE: Duration = Duration::from_millis(25);
 /// Pause while looking is given up as far as it can be.
 const CEILING_PAUSE: Duration = Duration::from_millis(50);
+/// How long a sample waits for an unwind table, in nanoseconds: 1.5 s, less than ended processes are remembered.
+const MAX_WAIT_NS: u64 = 1_500_000_000;
 /// CPU time that looking may take before pauses become long: 1 % of one CPU, measured over a second.
 const FOLLOW_SHARE: u64 = 100;
 /// How long the first samples wait for the tables of the busiest processes.
@@ -53,6 +55,7 @@ pub(crate) struct Engine {
     tables: Tables<KernelMaps>,
     follower: Follower,
     converter: Converter,
+    late: LateWalker,
     pending: Pending,
     window: Window,
     window_start_ns: u64,
@@ -121,6 +124,7 @@ impl Engine {
             tables,
             follower,
             converter,
+            late: LateWalker::default(),
             pending: Pending::default(),
             window: Window::default(),
             window_start_ns: monotonic_ns(),
@@ -155,13 +159,19 @@ impl Engine {
         let mut pace = Pace::default();
         while !shutdown.is_cancelled() {
             let now_ns = monotonic_ns();
-            let wait = Duration::from_nanos(next_drain_ns.saturating_sub(now_ns));
+            let due_ns =
+                self.follower.next_due_ns().map_or(next_drain_ns, |due_ns| due_ns.min(next_drain_ns));
+            let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns));
             match self.waits.wait(self.follower.descriptors(), wait) {
                 Ok(true) => {
                     self.follower.follow(&mut self.tables, self.converter.names());
                     let pause = pace.pause(monotonic_ns(), self.follower.counts().cpu_ns);
                     let slow = self.governor.cpu_level() >= CpuLevel::SlowLooks;
                     std::thread::sleep(if slow { CEILING_PAUSE } else { pause });
+                }
+                // A young process has lived long enough to be told of.
+                Ok(false) if due_ns < next_drain_ns => {
+                    self.follower.follow(&mut self.tables, self.converter.names());
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -171,7 +181,7 @@ impl Engine {
             }
             let now_ns = monotonic_ns();
             if now_ns >= next_drain_ns {
-                self.drain();
+                self.drain(false);
                 next_drain_ns = monotonic_ns() + nanos(self.drain_every);
             }
             if now_ns >= window_end_ns {
@@ -202,9 +212,10 @@ impl Engine {
     }
 
     /// Converts everything that waits in the ring. Samples younger than the last look at the side-band are set aside
-    /// until the next look, which follows at once: what they ran in may have been mapped in between.
-    fn drain(&mut self) {
-        let Self { sampler, tables, follower, converter, pending, window, counters, .. } = self;
+    /// until the next look, which follows at once: what they ran in may have been mapped in between. Samples that want a
+    /// table in the making wait for it, up to [`MAX_WAIT_NS`]; the last ones do not.
+    fn drain(&mut self, last: bool) {
+        let Self { sampler, tables, follower, converter, late, pending, window, counters, .. } = self;
         let waiting = sampler.waiting_bytes();
         follower.follow(tables, converter.names());
         let sync_every = nanos(self.settings.clock_sync_interval);
@@ -212,23 +223,36 @@ impl Engine {
             self.next_sync_ns = monotonic_ns() + sync_every;
             converter.clock().sync();
         }
+        let mut set_aside = std::mem::take(pending);
         let followed_ns = follower.followed_ns();
         let (mut received, mut refused) = (0, 0);
+        let mut convert =
+            |raw: &RawTrace<'_>, converter: &mut Converter, follower: &mut Follower, tables: &_| {
+                let may_wait =
+                    !last && pending.has_room() && follower.followed_ns() < raw.time_ns + MAX_WAIT_NS;
+                match late.walk(raw, follower, tables, may_wait) {
+                    Late::Done(raw) => {
+                        let sample = converter.convert(&raw, follower);
+                        refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
+                    }
+                    Late::Wait(executable) => {
+                        follower.want_table(&executable);
+                        pending.push(raw);
+                    }
+                }
+            };
+        set_aside.drain(|raw| convert(raw, converter, follower, tables));
         sampler.drain(|raw| {
             received += 1;
             if raw.time_ns <= followed_ns {
-                let sample = converter.convert(&raw, follower);
-                refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
+                convert(&raw, converter, follower, tables);
             } else {
-                pending.push(&raw);
+                set_aside.push(&raw);
             }
         });
-        if !pending.is_empty() {
+        if !set_aside.is_empty() {
             follower.follow(tables, converter.names());
-            pending.drain(|raw| {
-                let sample = converter.convert(raw, follower);
-                refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
-            });
+            set_aside.drain(|raw| convert(raw, converter, follower, tables));
         }
         counters.add(Counter::Received, received);
         counters.add(Counter::DroppedWindowFull, refused);
@@ -378,7 +402,7 @@ impl Engine {
     /// The last samples, without a tick behind them, and the state after the end.
     fn finish(mut self) {
         self.sampler.stop();
-        self.drain();
+        self.drain(true);
         self.close_window();
         self.show();
         self.status.update(|status| status.running = false);
@@ -398,6 +422,7 @@ impl Engine {
         }));
         list.extend([
             ("stacks_known", self.converter.hits),
+            ("stacks_completed_late", self.late.completed),
             ("side_band_looks", follow.looks),
             ("side_band_cpu_us", follow.cpu_ns / 1000),
             ("side_band_records", follow.events),

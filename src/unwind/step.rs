@@ -8,10 +8,10 @@ use super::rows::{CfaRule, FpRule, RaRule, Rule};
 
 /// Words of the signal frame, from the stack pointer on: registers of the interrupted code.
 mod signal_frame {
-    /// x86-64: r8 … r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, one word each from `uc_mcontext` on.
-    pub(super) const X86_64_RBP: u64 = 40 + 10 * 8;
-    pub(super) const X86_64_RSP: u64 = 40 + 15 * 8;
-    pub(super) const X86_64_RIP: u64 = 40 + 16 * 8;
+    /// x86-64: the words of `uc_mcontext`, by DWARF number; behind them rip.
+    pub(super) const X86_64: [u8; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7];
+    pub(super) const X86_64_R8: u64 = 40;
+    pub(super) const X86_64_RIP: u64 = X86_64_R8 + 16 * 8;
     /// arm64: x0 … x30, sp, pc.
     pub(super) const AARCH64_X0: u64 = 312;
 }
@@ -129,16 +129,22 @@ fn interrupted(
     sp: u64,
     read: impl Fn(u64) -> Result<u64, Trouble>,
 ) -> Result<Registers, Trouble> {
-    use signal_frame::{AARCH64_X0, X86_64_RBP, X86_64_RIP, X86_64_RSP};
+    use signal_frame::{AARCH64_X0, X86_64, X86_64_R8, X86_64_RIP};
     let word = |offset: u64| read(sp.wrapping_add(offset));
     Ok(match architecture {
-        Architecture::X86_64 => Registers {
-            pc: word(X86_64_RIP)?,
-            sp: word(X86_64_RSP)?,
-            fp: word(X86_64_RBP)?,
-            all: None,
-            is_return_address: false,
-        },
+        Architecture::X86_64 => {
+            let mut all = [0; 32];
+            for (at, dwarf) in X86_64.into_iter().enumerate() {
+                all[usize::from(dwarf)] = word(X86_64_R8 + at as u64 * 8)?;
+            }
+            Registers {
+                pc: word(X86_64_RIP)?,
+                sp: all[7],
+                fp: all[6],
+                all: Some(all),
+                is_return_address: false,
+            }
+        }
         Architecture::Aarch64 => {
             let mut all = [0; 32];
             for (number, register) in all.iter_mut().enumerate() {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -94,6 +95,18 @@ static void *run(void *depth)
 	return 0;
 }
 
+/* A child that ends with its parent. With "exec" it becomes another program: this one, in its plain mode. */
+static void fork_child(char **argument, int exec)
+{
+	if (fork())
+		for (;;)
+			pause();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
+	if (exec)
+		execl("/proc/self/exe", "executed", "user", argument[2], (char *)0);
+}
+
 int main(int count, char **argument)
 {
 	int depth = count > 2 ? atoi(argument[2]) : 10, threads = count > 3 ? atoi(argument[3]) : 0;
@@ -109,6 +122,8 @@ int main(int count, char **argument)
 	fflush(stdout);
 	if (threads)
 		pause();
+	if (count > 4)
+		fork_child(argument, !strcmp(argument[4], "exec"));
 	sink += step_a(depth - 1);
 	return 0;
 }

@@ -14,7 +14,7 @@ mod reason;
 pub(crate) use reason::cannot_run;
 
 use everflame::agent::bpf::{
-    CounterClass, EndReason, Features, KernelMaps, Object, Sampler, SamplerSettings, UserFrame,
+    CounterClass, EndReason, Features, KernelMaps, Object, Sampler, SamplerSettings, StackCopy, UserFrame,
 };
 use everflame::agent::capabilities::Capabilities;
 use everflame::agent::process::{KernelSide, ProcessMapping, TableId};
@@ -120,6 +120,11 @@ impl Program {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// Function at an address.
+    pub(crate) fn name(&self, address: u64) -> &str {
+        self.symbols.name(address)
+    }
 }
 
 impl Drop for Program {
@@ -221,6 +226,7 @@ pub(crate) struct Sample {
     pub(crate) user: Vec<UserFrame>,
     pub(crate) gap_at: u32,
     pub(crate) end: EndReason,
+    pub(crate) stack_copy: Option<StackCopy>,
 }
 
 /// Sampler and tables for one program.
@@ -245,6 +251,15 @@ impl Scene {
 
     /// Publishes a table for each file of the process that `wanted` accepts, and its mappings.
     pub(crate) fn know(&mut self, pid: u32, wanted: impl Fn(&str) -> bool) -> Vec<TableId> {
+        self.know_mappings(pid, pid, wanted)
+    }
+
+    /// Gives the mappings of one process out as those of another.
+    pub(crate) fn know_as(&mut self, of: u32, pid: u32) {
+        self.know_mappings(of, pid, |_| true);
+    }
+
+    fn know_mappings(&mut self, pid: u32, known_as: u32, wanted: impl Fn(&str) -> bool) -> Vec<TableId> {
         let (mut ids, mut known) = (Vec::new(), Vec::new());
         for mapping in mappings(pid) {
             let image = image(pid, &mapping);
@@ -258,9 +273,10 @@ impl Scene {
                 len: mapping.end - mapping.start,
                 bias: image.map_or(0, |bytes| mapping.bias(&bytes)),
                 table,
+                pending: false,
             });
         }
-        self.tables.set_process(pid, &known).unwrap();
+        self.tables.set_process(known_as, &known).unwrap();
         ids
     }
 
@@ -287,6 +303,7 @@ impl Scene {
                     user: trace.user.to_vec(),
                     gap_at: trace.gap_at,
                     end: trace.end,
+                    stack_copy: trace.stack_copy.cloned(),
                 };
                 if accept(&sample) {
                     samples.push(sample);

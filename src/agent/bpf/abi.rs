@@ -79,13 +79,13 @@ pub(crate) struct Process {
     pub(crate) stamp: u32,
     pub(crate) page: u32,
     pub(crate) levels: u32,
-    pub(crate) reserved: u32,
+    pub(crate) program: u32,
 }
 
 impl Process {
     /// As the kernel side reads it.
     pub(crate) fn words(self) -> [u32; 4] {
-        [self.stamp, self.page, self.levels, self.reserved]
+        [self.stamp, self.page, self.levels, self.program]
     }
 }
 
@@ -168,7 +168,7 @@ pub(crate) struct TraceEvent {
     pub(crate) kernel_frames: u16,
     pub(crate) user_frames: u16,
     pub(crate) ring_start: u16,
-    pub(crate) reserved: u16,
+    pub(crate) flags: u16,
     pub(crate) skipped: u32,
     pub(crate) reserved2: u32,
 }
@@ -176,9 +176,6 @@ pub(crate) struct TraceEvent {
 impl TraceEvent {
     /// Reads the header at the start of a record; `None` when the record is too short for one.
     pub(crate) fn read(record: &[u8]) -> Option<Self> {
-        fn at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
-            record.get(offset..offset + N)?.try_into().ok()
-        }
         if record.len() < size_of::<Self>() {
             return None;
         }
@@ -193,7 +190,7 @@ impl TraceEvent {
             kernel_frames: u16::from_ne_bytes(at(record, offset_of!(Self, kernel_frames))?),
             user_frames: u16::from_ne_bytes(at(record, offset_of!(Self, user_frames))?),
             ring_start: u16::from_ne_bytes(at(record, offset_of!(Self, ring_start))?),
-            reserved: 0,
+            flags: u16::from_ne_bytes(at(record, offset_of!(Self, flags))?),
             skipped: u32::from_ne_bytes(at(record, offset_of!(Self, skipped))?),
             reserved2: 0,
         })
@@ -205,7 +202,50 @@ impl TraceEvent {
     }
 }
 
+/// `struct abi_stack_copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct StackCopy {
+    pub(crate) version: u16,
+    pub(crate) kind: u16,
+    pub(crate) cpu: u32,
+    pub(crate) time_ns: u64,
+    pub(crate) stack_start: u64,
+    pub(crate) stack_bytes: u32,
+    pub(crate) is_return: u32,
+    pub(crate) reg: [u64; 36],
+}
+
+impl StackCopy {
+    /// Reads the header at the start of a record; `None` when the record is too short for one, or of another kind.
+    pub(crate) fn read(record: &[u8]) -> Option<Self> {
+        let kind = u16::from_ne_bytes(at(record, offset_of!(Self, kind))?);
+        if record.len() < size_of::<Self>() || u32::from(kind) != STACK_COPY {
+            return None;
+        }
+        let mut reg = [0; 36];
+        for (number, word) in reg.iter_mut().enumerate() {
+            *word = u64::from_ne_bytes(at(record, offset_of!(Self, reg) + 8 * number)?);
+        }
+        Some(Self {
+            version: u16::from_ne_bytes(at(record, offset_of!(Self, version))?),
+            kind,
+            cpu: u32::from_ne_bytes(at(record, offset_of!(Self, cpu))?),
+            time_ns: u64::from_ne_bytes(at(record, offset_of!(Self, time_ns))?),
+            stack_start: u64::from_ne_bytes(at(record, offset_of!(Self, stack_start))?),
+            stack_bytes: u32::from_ne_bytes(at(record, offset_of!(Self, stack_bytes))?),
+            is_return: u32::from_ne_bytes(at(record, offset_of!(Self, is_return))?),
+            reg,
+        })
+    }
+}
+
+fn at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
+    record.get(offset..offset + N)?.try_into().ok()
+}
+
 const _: () = {
+    assert!(size_of::<StackCopy>() == STACK_COPY_BYTES as usize);
     assert!(size_of::<Rule>() == RULE_BYTES as usize);
     assert!(size_of::<Process>() == PROCESS_BYTES as usize);
     assert!(size_of::<Settings>() == SETTINGS_BYTES as usize);
@@ -229,6 +269,15 @@ pub(crate) fn register_slot(architecture: Architecture, dwarf: u8) -> Option<u8>
     }
 }
 
+/// DWARF number of the register that the kernel side keeps in a slot: [`register_slot`] the other way round.
+pub(crate) fn slot_register(slot: u8) -> Option<u8> {
+    (0..32).find(|dwarf| register_slot(*dwarf) == Some(slot))
+}
+
+/// Slots of program counter, stack pointer and frame pointer.
+pub(crate) const PC_SP_FP_SLOTS: [usize; 3] =
+    if cfg!(target_arch = "aarch64") { [32, 31, 29] } else { [16, 19, 4] };
+
 /// DWARF number of the register that holds the return address of a leaf; `None` where a call pushes it.
 pub(crate) fn link_register(architecture: Architecture) -> Option<u8> {
     (architecture == Architecture::Aarch64).then_some(30)
@@ -246,7 +295,7 @@ mod tests {
         for (i, (number, reason)) in END_REASONS.iter().enumerate() {
             assert!(END_REASONS[..i].iter().all(|(n, r)| n != number && r != reason));
         }
-        assert_eq!(END_REASONS.len(), 12);
+        assert_eq!(END_REASONS.len(), 13);
     }
 
     #[test]

@@ -38,6 +38,18 @@ impl MappedArray {
     }
 }
 
+impl MappedArray {
+    /// Word number `at`; `None` beyond the end.
+    fn word(&self, at: usize) -> Option<u32> {
+        if at >= self.map.len() / size_of::<u32>() {
+            return None;
+        }
+        // SAFETY: the word lies inside the mapping (checked above), which lives as long as `self`; the kernel side never
+        // writes to these maps, and this process only through `&mut self`.
+        Some(unsafe { self.map.as_ptr().cast::<u32>().add(at).read_volatile() })
+    }
+}
+
 /// The kernel's end of `agent::tables`.
 #[derive(Debug)]
 pub struct KernelMaps {
@@ -83,6 +95,12 @@ impl Memory for KernelMaps {
     fn write_page(&mut self, id: u32, page: &Page) {
         let part = &mut self.mapped_parts[(id / abi::PART_PAGES) as usize];
         part.write((id % abi::PART_PAGES * abi::PAGE_WORDS) as usize, page);
+    }
+
+    fn page_word(&self, id: u32, word: usize) -> u32 {
+        let at = (id % abi::PART_PAGES * abi::PAGE_WORDS) as usize + word;
+        let part = self.mapped_parts.get((id / abi::PART_PAGES) as usize);
+        part.and_then(|part| part.word(at)).unwrap_or(u32::MAX)
     }
 
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {

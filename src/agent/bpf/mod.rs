@@ -15,14 +15,29 @@ mod maps;
 mod perf;
 mod raw_trace;
 mod ring;
+mod stack_copies;
 mod statistics;
 mod verifier;
+
+/// Limits of the kernel side's walk, for those who walk as it does.
+pub(crate) mod limits {
+    use super::abi;
+
+    /// User frames of one sample.
+    pub(crate) const MAX_USER_FRAMES: usize = abi::MAX_USER_FRAMES as usize;
+    /// No code lies below.
+    pub(crate) const LOWEST_CODE: u64 = abi::LOWEST_CODE as u64;
+    /// User addresses have no bit beyond.
+    pub(crate) const USER_BITS: u32 = abi::USER_BITS;
+    /// Largest frame that a frame pointer is believed to span.
+    pub(crate) const MAX_APPROXIMATE_FRAME: u64 = abi::MAX_APPROXIMATE_FRAME as u64;
+}
 
 pub use abi::CounterClass;
 pub use choice::{Choice, FilterSettings, Hierarchy};
 pub use features::{Features, Missing};
 pub use load::{Error, Object, Sampler, SamplerSettings};
 pub use maps::KernelMaps;
-pub use raw_trace::{EndReason, RawTrace, UserFrame};
+pub use raw_trace::{EndReason, RawTrace, StackCopy, UserFrame};
 pub use statistics::{RunStatistics, StatisticsSwitch};
 pub use verifier::{VerifierWork, verifier_work};

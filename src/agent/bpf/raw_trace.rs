@@ -1,5 +1,7 @@
 //! One sample as the kernel side recorded it, before anybody knows what its addresses mean.
 
+use crate::unwind::Registers;
+
 /// Address of a user frame with what the unwinder knows of it.
 ///
 /// User addresses leave the top bits free; the kernel side puts two flags there.
@@ -71,6 +73,10 @@ pub enum EndReason {
     TableMoved,
     /// Deeper than the frame limit; both ends are kept.
     TooDeep,
+    /// The unwind table of the last mapping was still being made, and the frame pointer led nowhere.
+    TablePending,
+    /// Walked in user space, up to the end of the stack copy.
+    StackCopyEnded,
 }
 
 /// One sample, borrowed from the ring buffer.
@@ -95,4 +101,27 @@ pub struct RawTrace<'r> {
     pub gap_at: u32,
     /// Why the user stack ends where it ends.
     pub end: EndReason,
+    /// What a later walk needs, where the kernel side had not been told enough.
+    pub stack_copy: Option<&'r StackCopy>,
+}
+
+/// Registers and stack of a sample, to be walked in user space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackCopy {
+    /// Registers of the sampled frame.
+    pub registers: Registers,
+    /// First address of the copy.
+    pub start: u64,
+    /// Memory from there on.
+    pub bytes: Vec<u8>,
+}
+
+impl StackCopy {
+    /// The word at an address, where it was copied.
+    #[must_use]
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        let bytes = self.bytes.get(at..at.checked_add(8)?)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    }
 }

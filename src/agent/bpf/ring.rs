@@ -12,6 +12,7 @@ use libbpf_rs::libbpf_sys;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::abi::{self, TraceEvent};
+use super::stack_copies::StackCopies;
 use super::{RawTrace, UserFrame};
 
 /// Why a record was refused.
@@ -36,15 +37,24 @@ pub(crate) enum Malformed {
     /// A ring position outside the ring, or a ring without frames left out.
     #[error("record claims a ring that starts at {0}")]
     Ring(u16),
+    /// A stack copy that is longer than its record.
+    #[error("stack copy claims {claimed} bytes, its record holds {found}")]
+    StackCopy {
+        /// Bytes claimed.
+        claimed: u32,
+        /// Bytes there.
+        found: usize,
+    },
     /// An end reason that this build does not know.
     #[error("record with unknown end reason {0}")]
     End(u16),
 }
 
-/// Checks one record and lends its parts. `unrolled` takes the user frames of a deep stack, in order.
-pub(crate) fn decode<'r>(
+/// Checks the record of a sample and lends its parts. `unrolled` takes the user frames of a deep stack, in order.
+fn decode<'r>(
     record: &'r [u8],
     unrolled: &'r mut Vec<UserFrame>,
+    copies: &'r StackCopies,
 ) -> Result<RawTrace<'r>, Malformed> {
     let event = TraceEvent::read(record).ok_or(Malformed::Short(record.len()))?;
     if u32::from(event.version) != abi::VERSION {
@@ -88,6 +98,11 @@ pub(crate) fn decode<'r>(
         user,
         gap_at,
         end,
+        stack_copy: if u32::from(event.flags) & abi::HAS_STACK_COPY == 0 {
+            None
+        } else {
+            copies.of(event.cpu, event.time_ns)
+        },
     })
 }
 
@@ -107,6 +122,7 @@ pub(crate) struct Ring {
     page_bytes: usize,
     data_bytes: usize,
     unrolled: Vec<UserFrame>,
+    copies: StackCopies,
 }
 
 impl Ring {
@@ -118,14 +134,16 @@ impl Ring {
             .offset(page_bytes as u64)
             .len(page_bytes + 2 * data_bytes)
             .map_raw_read_only(fd.as_raw_fd())?;
-        Ok(Self { consumer, producer, page_bytes, data_bytes, unrolled: Vec::with_capacity(512) })
+        let (unrolled, copies) = (Vec::with_capacity(512), StackCopies::default());
+        Ok(Self { consumer, producer, page_bytes, data_bytes, unrolled, copies })
     }
 
-    /// Hands over every record that is complete by now, then gives its space back.
+    /// Hands over every sample that is complete by now, then gives its space back. Returns how many records there were.
     pub(crate) fn drain(&mut self, mut take: impl FnMut(Result<RawTrace<'_>, Malformed>)) -> u64 {
         let mask = self.data_bytes as u64 - 1;
         let mut records = 0;
         let mut unrolled = std::mem::take(&mut self.unrolled);
+        let mut copies = std::mem::take(&mut self.copies);
         let (consumer, producer) = self.positions();
         let mut at = consumer.load(Ordering::Relaxed);
         // Read once, so that a fast writer cannot keep us here.
@@ -155,13 +173,17 @@ impl Ring {
                     let start = self.producer.as_ptr().add(offset + libbpf_sys::BPF_RINGBUF_HDR_SZ as usize);
                     std::slice::from_raw_parts(start, bytes)
                 };
-                take(decode(record, &mut unrolled));
+                match copies.take(record) {
+                    Ok(true) => {}
+                    Ok(false) => take(decode(record, &mut unrolled, &copies)),
+                    Err(malformed) => take(Err(malformed)),
+                }
                 records += 1;
             }
             at += (bytes + libbpf_sys::BPF_RINGBUF_HDR_SZ as usize).next_multiple_of(8) as u64;
             consumer.store(at, Ordering::Release);
         }
-        self.unrolled = unrolled;
+        (self.unrolled, self.copies) = (unrolled, copies);
         records
     }
 
@@ -199,7 +221,7 @@ mod tests {
         bytes.extend(event.kernel_frames.to_ne_bytes());
         bytes.extend(event.user_frames.to_ne_bytes());
         bytes.extend(event.ring_start.to_ne_bytes());
-        bytes.extend(event.reserved.to_ne_bytes());
+        bytes.extend(event.flags.to_ne_bytes());
         bytes.extend(event.skipped.to_ne_bytes());
         bytes.extend(event.reserved2.to_ne_bytes());
         bytes.extend(frames.iter().flat_map(|f| f.to_ne_bytes()));
@@ -223,7 +245,7 @@ mod tests {
             kernel_frames: kernel,
             user_frames: user,
             ring_start: 0,
-            reserved: 0,
+            flags: 0,
             skipped: 0,
             reserved2: 0,
         }
@@ -233,7 +255,8 @@ mod tests {
     fn lends_kernel_and_user_frames() {
         let words = record(&event(2, 3), &[1, 2, 3, 4 | UserFrame::RETURN_ADDRESS, 5]);
         let mut unrolled = Vec::new();
-        let trace = decode(bytes(&words), &mut unrolled).unwrap();
+        let copies = StackCopies::default();
+        let trace = decode(bytes(&words), &mut unrolled, &copies).unwrap();
         assert_eq!((trace.pid, trace.tid, trace.cpu, trace.time_ns), (10, 11, 1, 12));
         assert_eq!(trace.kernel, [1, 2]);
         assert_eq!(trace.user.iter().map(|f| f.address()).collect::<Vec<_>>(), [3, 4, 5]);
@@ -252,7 +275,8 @@ mod tests {
         let deep = TraceEvent { skipped: 88, ring_start: 600 % 256, ..event(0, 512) };
         let words = record(&deep, &frames);
         let mut unrolled = Vec::new();
-        let trace = decode(bytes(&words), &mut unrolled).unwrap();
+        let copies = StackCopies::default();
+        let trace = decode(bytes(&words), &mut unrolled, &copies).unwrap();
         let addresses: Vec<u64> = trace.user.iter().map(|f| f.address()).collect();
         let expected: Vec<u64> = (1000..1256).chain(1344..1600).collect();
         assert_eq!(addresses, expected);
@@ -264,7 +288,7 @@ mod tests {
         let mut unrolled = Vec::new();
         let mut refused = |event: TraceEvent, frames: usize| {
             let words = record(&event, &vec![0; frames]);
-            decode(bytes(&words), &mut unrolled).unwrap_err()
+            decode(bytes(&words), &mut unrolled, &StackCopies::default()).unwrap_err()
         };
         assert_eq!(refused(TraceEvent { version: 9, ..event(0, 0) }, 0), Malformed::Version(9));
         assert!(matches!(refused(event(3, 0), 2), Malformed::Frames { kernel: 3, .. }));
@@ -275,7 +299,10 @@ mod tests {
         assert_eq!(refused(ring, 512), Malformed::Ring(256));
         let short = TraceEvent { skipped: 1, ..event(0, 511) };
         assert_eq!(refused(short, 511), Malformed::Ring(0));
-        assert_eq!(decode(&[0; 55], &mut Vec::new()).unwrap_err(), Malformed::Short(55));
+        assert_eq!(
+            decode(&[0; 55], &mut Vec::new(), &StackCopies::default()).unwrap_err(),
+            Malformed::Short(55)
+        );
     }
 
     proptest! {
@@ -286,7 +313,7 @@ mod tests {
                 words[0] = words[0] & !0xffff_ffff | u64::from(abi::VERSION) | 1 << 16;
             }
             let mut unrolled = Vec::new();
-            let _ = decode(bytes(&words), &mut unrolled);
+            let _ = decode(bytes(&words), &mut unrolled, &StackCopies::default());
         }
     }
 }

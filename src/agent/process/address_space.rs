@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::events::MappedRange;
 use super::executable::Executable;
-use super::kernel_side::{ProcessMapping, TableId};
+use super::kernel_side::ProcessMapping;
 use super::maps::MAX_RANGES;
+use super::table_builder::TableState;
 use crate::model::RuntimeAddr;
 
 /// What lies under a mapping.
@@ -166,25 +167,33 @@ impl AddressSpace {
     /// Mappings as the kernel side wants them: neighbours of one file joined.
     pub(crate) fn for_kernel(
         &self,
-        table_of: impl Fn(&Executable) -> Option<TableId>,
+        table_of: impl Fn(&Executable) -> TableState,
         mappings: &mut Vec<ProcessMapping>,
     ) {
         mappings.clear();
         for mapping in self.live.iter() {
-            let (bias, table) = match &mapping.content {
+            let (bias, state) = match &mapping.content {
                 Content::Executable(executable, bias) => (*bias, table_of(executable)),
-                Content::Nameless(_) => (0, None),
+                Content::Nameless(_) => (0, TableState::None),
             };
+            let (table, pending) = (state.id(), state == TableState::Pending);
             let len = mapping.end - mapping.start;
             match mappings.last_mut() {
                 Some(last)
                     if last.start.0 + last.len == mapping.start
                         && last.bias == bias
-                        && last.table == table =>
+                        && last.table == table
+                        && last.pending == pending =>
                 {
                     last.len += len;
                 }
-                _ => mappings.push(ProcessMapping { start: RuntimeAddr(mapping.start), len, bias, table }),
+                _ => mappings.push(ProcessMapping {
+                    start: RuntimeAddr(mapping.start),
+                    len,
+                    bias,
+                    table,
+                    pending,
+                }),
             }
         }
     }
@@ -266,7 +275,7 @@ mod tests {
         space.insert(mapping(20, 30, "b", 0));
         space.insert(mapping(40, 50, "c", 0));
         let mut mappings = Vec::new();
-        space.for_kernel(|_| None, &mut mappings);
+        space.for_kernel(|_| TableState::None, &mut mappings);
         let ranges: Vec<_> = mappings.iter().map(|m| (m.start.0, m.len)).collect();
         assert_eq!(ranges, [(10, 20), (40, 10)]);
     }

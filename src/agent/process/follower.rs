@@ -3,7 +3,7 @@
 //! Lives on the agent's thread and never blocks on it: files are read here only as far as an identity needs
 //! (8 KiB and headers), tables are built elsewhere.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use super::executables::{Executables, Resolved};
 use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
 use super::procfs;
 use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
-use super::table_builder::{TableBuilder, TableCounts};
+use super::table_builder::{TableBuilder, TableCounts, TableState};
 use crate::agent::host::clock::{monotonic_ns, thread_cpu_ns};
 use crate::agent::kernel_symbols::KernelNames;
-use crate::model::FileId;
+use crate::model::{ElfAddr, FileId};
+use crate::unwind::Rule;
 
 /// Workers that build tables. Two: start-up of a machine with large programs is a second or two of work.
 const WORKERS: usize = 2;
@@ -29,6 +30,9 @@ const KEEP_ENDED_NS: u64 = 2_000_000_000;
 const SCAN_AGAIN_NS: u64 = 1_000_000_000;
 /// Time between two sweeps of the registry, in nanoseconds: 30 s.
 const SWEEP_NS: u64 = 30_000_000_000;
+/// How long an image lives before the kernel side is told of it, in nanoseconds: 50 ms. Until then its samples come with
+/// stack copies, or with the row of the process it was forked from.
+const YOUNG_NS: u64 = 50_000_000;
 /// Heat of a file in which samples lie: before all that are only mapped.
 const SAMPLED_HEAT: i64 = 1 << 40;
 
@@ -55,6 +59,19 @@ pub(crate) struct FollowCounts {
     pub(crate) tables: TableCounts,
 }
 
+/// What lies at a code address.
+#[derive(Clone, Debug)]
+pub(crate) enum Code {
+    /// This rule holds.
+    Rule(Rule),
+    /// Its table is being made.
+    TablePending(Arc<Executable>),
+    /// There is none and will be none.
+    WithoutTable,
+    /// Nothing is mapped there.
+    Unmapped,
+}
+
 /// The process room at work.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -65,6 +82,8 @@ pub(crate) struct Follower {
     descriptions: Descriptions,
     changes: Changes,
     mappings: Vec<ProcessMapping>,
+    /// Young images that the kernel side does not know: when it is to be told, and which.
+    young: BTreeSet<(u64, u32)>,
     counts: FollowCounts,
     /// All events before this time are applied.
     followed_ns: u64,
@@ -112,6 +131,7 @@ impl Follower {
             descriptions: Descriptions::default(),
             changes: Changes::default(),
             mappings: Vec::new(),
+            young: BTreeSet::new(),
             counts: FollowCounts::default(),
             followed_ns: now_ns,
             rescan_since_ns: None,
@@ -161,7 +181,7 @@ impl Follower {
             self.scan_all(since_ns);
         }
         self.publish(kernel);
-        self.flush(kernel);
+        self.flush(kernel, now_ns);
         self.counts.looks += 1;
         self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
     }
@@ -244,6 +264,29 @@ impl Follower {
         self.events.descriptors().chain(std::iter::once(self.builder.descriptor()))
     }
 
+    /// When the kernel side is to be told of the next young image.
+    pub(crate) fn next_due_ns(&self) -> Option<u64> {
+        self.young.first().map(|(due_ns, _)| *due_ns)
+    }
+
+    /// The code at an address, as `image` had it mapped at `time_ns`.
+    pub(crate) fn code_at(&self, image: &Image, address: u64, time_ns: u64, kernel: &dyn KernelSide) -> Code {
+        let Some(mapping) = image.space.find(address, time_ns) else { return Code::Unmapped };
+        let Content::Executable(executable, bias) = &mapping.content else { return Code::WithoutTable };
+        match self.builder.table(executable) {
+            TableState::Published(table) => {
+                Code::Rule(kernel.rule(table, ElfAddr(address.wrapping_sub(*bias))))
+            }
+            TableState::Pending => Code::TablePending(Arc::clone(executable)),
+            TableState::None => Code::WithoutTable,
+        }
+    }
+
+    /// The image that `pid` was at `time_ns`, if it is known.
+    pub(crate) fn known_image(&self, pid: u32, time_ns: u64) -> Option<&Image> {
+        self.table.known_at(pid, time_ns)
+    }
+
     /// Living processes.
     pub(crate) fn processes(&self) -> usize {
         self.table.len()
@@ -291,21 +334,36 @@ impl Follower {
     fn publish(&mut self, kernel: &mut dyn KernelSide) {
         let table = &self.table;
         let is_mapped = |file_id: FileId| table.all_live().any(|image| maps_any(image, &[file_id]));
-        let published = self.builder.publish(kernel, is_mapped);
-        if published.is_empty() {
+        let settled = self.builder.publish(kernel, is_mapped);
+        if settled.is_empty() {
             return;
         }
-        for image in self.table.all_live().filter(|image| maps_any(image, &published)) {
+        for image in self.table.all_live().filter(|image| maps_any(image, &settled)) {
             self.changes.changed.insert(image.pid);
         }
     }
 
-    /// Tells the kernel side what changed.
-    fn flush(&mut self, kernel: &mut dyn KernelSide) {
+    /// Tells the kernel side what changed. Of young images nothing: most end before it would have paid.
+    fn flush(&mut self, kernel: &mut dyn KernelSide, now_ns: u64) {
         for pid in self.changes.gone.drain() {
             kernel.remove_process(pid);
         }
+        let mut due: Vec<u32> = Vec::new();
         for pid in self.changes.changed.drain() {
+            match self.table.live(pid).map(|image| image.from_ns) {
+                Some(from_ns) if from_ns > 0 && now_ns < from_ns + YOUNG_NS => {
+                    if self.young.insert((from_ns + YOUNG_NS, pid)) {
+                        // What it was before exec.
+                        kernel.remove_process(pid);
+                    }
+                }
+                Some(_) => due.push(pid),
+                None => {}
+            }
+        }
+        let later = self.young.split_off(&(now_ns + 1, 0));
+        due.extend(std::mem::replace(&mut self.young, later).into_iter().map(|(_, pid)| pid));
+        for pid in due {
             let Some(image) = self.table.live(pid).filter(|image| !image.kernel_thread) else { continue };
             let builder = &self.builder;
             image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);

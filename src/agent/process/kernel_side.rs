@@ -1,8 +1,8 @@
 //! What the process room asks of the kernel side. `agent::tables` answers; tests may record.
 
 use crate::agent::tables::TableImage;
-use crate::model::RuntimeAddr;
-use crate::unwind::UnwindTable;
+use crate::model::{ElfAddr, RuntimeAddr};
+use crate::unwind::{Rule, UnwindTable};
 
 /// A published unwind table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub struct ProcessMapping {
     pub bias: u64,
     /// Unwind table; `None` while there is none: the kernel side then follows frame pointers.
     pub table: Option<TableId>,
+    /// There will be a table soon.
+    pub pending: bool,
 }
 
 /// Why the kernel side could not take a table or a process.
@@ -59,6 +61,10 @@ pub trait KernelSide {
 
     /// Gives one use of a table back; its pages are reused when nobody uses them.
     fn retire(&mut self, table: TableId);
+
+    /// The rule at an address of a published table, as the kernel side would find it; [`Rule::Unknown`] where there is
+    /// none.
+    fn rule(&self, table: TableId, address: ElfAddr) -> Rule;
 
     /// Replaces all mappings of a process. `mappings` are sorted by start and do not overlap.
     /// From the next sample on no cached rule of this process is used any more.

@@ -21,9 +21,9 @@ mod unwind_image;
 
 pub(crate) use address_space::{Content, Mapping};
 pub(crate) use describe::Description;
-pub(crate) use executable::base_name;
+pub(crate) use executable::{Executable, base_name};
 pub use executables::Executables;
-pub(crate) use follower::{FollowSettings, Follower, GivenUp};
+pub(crate) use follower::{Code, FollowSettings, Follower, GivenUp};
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
 pub(crate) use table::Image;
 

@@ -122,6 +122,13 @@ impl ProcessTable {
         images.get_mut(index)
     }
 
+    /// [`ProcessTable::at`] for readers.
+    pub(crate) fn known_at(&self, pid: u32, time_ns: u64) -> Option<&Image> {
+        let images = self.images.get(&pid)?;
+        let index = images.partition_point(|image| image.from_ns <= time_ns).saturating_sub(1);
+        images.get(index)
+    }
+
     /// Takes what `/proc` tells about a process at `time_ns`. Known mappings stay, missing ones go, new ones come.
     pub(crate) fn scanned(
         &mut self,

@@ -36,6 +36,27 @@ enum State {
     None,
 }
 
+/// What others may know of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableState {
+    /// There.
+    Published(TableId),
+    /// Coming.
+    Pending,
+    /// Neither: no rows, not readable, or no room.
+    None,
+}
+
+impl TableState {
+    /// The table, if it is there.
+    pub(crate) fn id(self) -> Option<TableId> {
+        match self {
+            Self::Published(table) => Some(table),
+            Self::Pending | Self::None => None,
+        }
+    }
+}
+
 /// How long a refused table is not built again: retired ones make room only after a grace period of the kernel side.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
@@ -113,11 +134,12 @@ impl TableBuilder {
         Ok(builder)
     }
 
-    /// Table of an executable, if it is published.
-    pub(crate) fn table(&self, executable: &Executable) -> Option<TableId> {
-        match self.states.get(&executable.file_id)? {
-            State::Published(table) => Some(*table),
-            State::Waiting | State::Refused(_) | State::None => None,
+    /// What is to be expected of the table of an executable.
+    pub(crate) fn table(&self, executable: &Executable) -> TableState {
+        match self.states.get(&executable.file_id) {
+            Some(State::Published(table)) => TableState::Published(*table),
+            Some(State::Waiting) => TableState::Pending,
+            Some(State::Refused(_) | State::None) | None => TableState::None,
         }
     }
 
@@ -152,7 +174,7 @@ impl TableBuilder {
         self.shared.changed.notify_one();
     }
 
-    /// Publishes what workers have finished. Returns the contents that have a table now and had none before.
+    /// Publishes what workers have finished. Returns the contents that this was about, with or without a table now.
     pub(crate) fn publish(
         &mut self,
         kernel: &mut dyn KernelSide,
@@ -164,7 +186,7 @@ impl TableBuilder {
         }
         self.shared.changed.notify_all();
         drain(&mut self.wake, finished.len());
-        let mut published = Vec::new();
+        let mut settled = Vec::with_capacity(finished.len());
         for (file_id, table) in finished {
             let state = match table {
                 Ok(table) if !table.is_empty() => self.publish_one(file_id, &table, kernel, &is_mapped),
@@ -174,14 +196,11 @@ impl TableBuilder {
                     State::None
                 }
             };
-            match state {
-                State::Published(_) => published.push(file_id),
-                State::None => self.counts.without += 1,
-                State::Waiting | State::Refused(_) => {}
-            }
+            self.counts.without += u64::from(state == State::None);
             self.states.insert(file_id, state);
+            settled.push(file_id);
         }
-        published
+        settled
     }
 
     fn publish_one(

@@ -12,7 +12,6 @@ mod processes;
 mod recorded;
 mod rules;
 mod runs;
-#[cfg(test)]
 mod search;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +26,8 @@ use rules::{NoRoom, RuleIds};
 
 use crate::agent::bpf::abi;
 use crate::agent::process::{KernelSide, KernelSideError, ProcessMapping, TableId};
-use crate::unwind::UnwindTable;
+use crate::model::ElfAddr;
+use crate::unwind::{Rule, UnwindTable};
 
 /// Where pages, rules and process rows are stored. `agent::bpf::KernelMaps` is the kernel's; errors are errno values.
 pub trait Memory {
@@ -35,6 +35,8 @@ pub trait Memory {
     fn add_part(&mut self) -> Result<(), i32>;
     /// Stores a page of an added part, which no process row leads to yet.
     fn write_page(&mut self, id: u32, page: &Page);
+    /// One word of a page that was written.
+    fn page_word(&self, id: u32, word: usize) -> u32;
     /// Stores a rule (`struct abi_rule`) that no page names yet.
     fn write_rule(&mut self, id: u16, rule: [u32; 4]);
     /// Stores a process row (`struct abi_process`); everything written before is visible to who reads it.
@@ -217,7 +219,11 @@ impl<M: Memory> Tables<M> {
             start: mapping.start.0,
             len: mapping.len,
             bias: mapping.bias.wrapping_add(table.map_or(0, |table| table.base)),
-            root: table.map_or(abi::NO_TABLE, |table| table.root),
+            root: match (table, mapping.pending) {
+                (Some(table), _) => table.root,
+                (None, true) => abi::TABLE_PENDING,
+                (None, false) => abi::NO_TABLE,
+            },
         }
     }
 
@@ -280,6 +286,14 @@ impl<M: Memory> KernelSide for Tables<M> {
 
     fn retire(&mut self, table: TableId) {
         self.release(table, false);
+    }
+
+    fn rule(&self, table: TableId, address: ElfAddr) -> Rule {
+        let found = self.stored.get(&table).and_then(|table| {
+            let offset = address.0.checked_sub(table.base)?;
+            search::find(&|id, word| self.memory.page_word(id, word), table.root, offset)
+        });
+        found.map_or(Rule::Unknown, |found| self.rules.rule(found))
     }
 
     fn set_process(&mut self, pid: u32, mappings: &[ProcessMapping]) -> Result<(), KernelSideError> {

@@ -56,7 +56,7 @@ pub(super) fn write(
 ) -> abi::Process {
     if entries.len() <= PER_PAGE {
         write(ids[0], &page(stamp, entries));
-        return abi::Process { stamp, page: ids[0], levels: 0, reserved: 0 };
+        return abi::Process { stamp, page: ids[0], levels: 0, program: 0 };
     }
     let mut above = Vec::new();
     for (chunk, &id) in entries.chunks(PER_PAGE).zip(&ids[1..]) {
@@ -64,7 +64,7 @@ pub(super) fn write(
         above.push(Entry { root: id, ..chunk[0] });
     }
     write(ids[0], &page(stamp, &above));
-    abi::Process { stamp, page: ids[0], levels: 1, reserved: 0 }
+    abi::Process { stamp, page: ids[0], levels: 1, program: 0 }
 }
 
 fn page(stamp: u32, entries: &[Entry]) -> Page {

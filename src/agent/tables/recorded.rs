@@ -33,6 +33,10 @@ impl Memory for Recorded {
         self.pages.insert(id, *page);
     }
 
+    fn page_word(&self, id: u32, word: usize) -> u32 {
+        self.pages[&id][word]
+    }
+
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {
         self.rules.insert(id, rule);
     }

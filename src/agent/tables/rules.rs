@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::Memory;
+use super::search::Found;
 use crate::agent::bpf::abi;
 use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule};
 
@@ -38,6 +39,7 @@ pub(super) enum NoRoom {
 #[derive(Debug)]
 pub(super) struct RuleIds {
     ids: HashMap<abi::Rule, u16>,
+    by_id: Vec<abi::Rule>,
 }
 
 impl RuleIds {
@@ -45,7 +47,13 @@ impl RuleIds {
     pub(super) fn new(memory: &mut impl Memory) -> Self {
         let unknown = abi::Rule::default();
         memory.write_rule(UNKNOWN, unknown.words());
-        Self { ids: HashMap::from([(unknown, UNKNOWN)]) }
+        Self { ids: HashMap::from([(unknown, UNKNOWN)]), by_id: vec![unknown] }
+    }
+
+    /// What a row means, so many bytes behind it.
+    pub(super) fn rule(&self, found: Found) -> Rule {
+        let rule = self.by_id.get(usize::from(found.rule)).map(|rule| rule.at(found.passed));
+        rule.and_then(|rule| decode(&rule)).unwrap_or(Rule::Unknown)
     }
 
     /// Number of each rule of an image.
@@ -78,6 +86,7 @@ impl RuleIds {
                 let number = self.ids.len() as u16;
                 memory.write_rule(number, rule.words());
                 self.ids.insert(*rule, number);
+                self.by_id.push(*rule);
                 number
             };
             numbers.numbers.push(number);
@@ -165,10 +174,65 @@ pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi:
     })
 }
 
+/// [`encode`] the other way round.
+fn decode(rule: &abi::Rule) -> Option<Rule> {
+    let register = || abi::slot_register(rule.slot);
+    let offset = rule.cfa_offset;
+    let is_deref = matches!(u32::from(rule.cfa), abi::CFA_DEREF_SP | abi::CFA_DEREF_FP);
+    let cfa = match u32::from(rule.cfa) {
+        abi::CFA_SP => CfaRule::Sp(offset),
+        abi::CFA_FP => CfaRule::Fp(offset),
+        abi::CFA_PLT => CfaRule::Plt { threshold: u8::try_from(offset).ok()? },
+        abi::CFA_DEREF_SP => CfaRule::DerefSp { offset, add: rule.ra_offset },
+        abi::CFA_DEREF_FP => CfaRule::DerefFp { offset, add: rule.ra_offset },
+        abi::CFA_REGISTER => CfaRule::Register { register: register()?, offset },
+        abi::CFA_FRAME_POINTER => return Some(Rule::FramePointer),
+        abi::CFA_SIGNAL => return Some(Rule::Signal),
+        abi::CFA_STOP => return Some(Rule::Stop),
+        _ => return None,
+    };
+    let fp = match u32::from(rule.fp) {
+        abi::FP_UNCHANGED => FpRule::Unchanged,
+        abi::FP_AT_CFA => FpRule::AtCfa(rule.fp_offset),
+        abi::FP_AT_FP => FpRule::AtFp(rule.fp_offset),
+        _ => FpRule::Unknown,
+    };
+    let ra = match u32::from(rule.ra) {
+        abi::RA_AT_CFA if is_deref => RaRule::AtCfa(-8),
+        abi::RA_AT_CFA => RaRule::AtCfa(rule.ra_offset),
+        _ => match register()? {
+            register if Some(register) == abi::LINK_REGISTER => RaRule::LinkRegister,
+            register => RaRule::Register(register),
+        },
+    };
+    Some(Rule::Frame { cfa, fp, ra })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::agent::tables::recorded::Recorded;
+
+    #[test]
+    fn rules_come_back_as_they_went_in() {
+        let fp = [FpRule::Unchanged, FpRule::AtCfa(-16), FpRule::AtFp(8), FpRule::Unknown];
+        let cfa = [
+            CfaRule::Sp(8),
+            CfaRule::Fp(-16),
+            CfaRule::Plt { threshold: 11 },
+            CfaRule::DerefSp { offset: -8, add: 16 },
+            CfaRule::DerefFp { offset: -8, add: 0 },
+            CfaRule::Register { register: 5, offset: 8 },
+        ];
+        let frames = cfa.iter().flat_map(|cfa| fp.map(|fp| (*cfa, fp)));
+        let frames = frames.map(|(cfa, fp)| Rule::Frame { cfa, fp, ra: RaRule::AtCfa(-8) });
+        let whole = [Rule::FramePointer, Rule::Signal, Rule::Stop];
+        let popped = Rule::Frame { cfa: CfaRule::Sp(0), fp: FpRule::Unchanged, ra: RaRule::Register(5) };
+        for rule in frames.chain(whole).chain([popped]) {
+            assert_eq!(decode(&encode(&rule).unwrap()), Some(rule));
+        }
+        assert_eq!(decode(&encode(&Rule::Unknown).unwrap()), None);
+    }
 
     fn frame(cfa: CfaRule) -> Rule {
         Rule::Frame { cfa, fp: FpRule::Unchanged, ra: RaRule::AtCfa(-8) }

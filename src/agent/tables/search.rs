@@ -1,4 +1,5 @@
-//! The search of `bpf/search.h`, step by step, over pages as they were written.
+//! The search of `bpf/search.h`, step by step, over pages as they were written: for walks that user space
+//! makes up for, and for tests.
 
 use super::pages::CHILDREN;
 use crate::agent::bpf::abi;
@@ -46,7 +47,7 @@ fn search_leaf(word: impl Fn(usize) -> u32, offset: u64) -> Found {
 
 /// What holds at `offset` of the table with this root; `None` before the first row. `word` reads a word of a page.
 pub(super) fn find(word: &impl Fn(u32, usize) -> u32, root: u32, offset: u64) -> Option<Found> {
-    if root == abi::NO_TABLE || offset >= 0xffff_ffff {
+    if root >= abi::TABLE_PENDING || offset >= 0xffff_ffff {
         return None;
     }
     let mut id = root & 0x00ff_ffff;

@@ -35,14 +35,20 @@ fn table(rows: u32, salt: i32) -> UnwindTable {
 }
 
 fn mapping(start: u64, table: Option<TableId>) -> ProcessMapping {
-    ProcessMapping { start: RuntimeAddr(start), len: 0x10_0000, bias: start.wrapping_sub(0x1000), table }
+    ProcessMapping {
+        start: RuntimeAddr(start),
+        len: 0x10_0000,
+        bias: start.wrapping_sub(0x1000),
+        table,
+        pending: false,
+    }
 }
 
 /// What the sampling program would find for a code address.
 fn find(tables: &Tables<Recorded>, pid: u32, pc: u64) -> Option<[u32; 4]> {
     let memory = &tables.memory;
-    let [stamp, page, levels, reserved] = *memory.processes.get(&pid)?;
-    let row = abi::Process { stamp, page, levels, reserved };
+    let [stamp, page, levels, program] = *memory.processes.get(&pid)?;
+    let row = abi::Process { stamp, page, levels, program };
     let entry = processes::mirror::find(&memory.pages, row, pc)?;
     let found = search::find(&|id, word| memory.pages[&id][word], entry.root, pc.wrapping_sub(entry.bias))?;
     let [head, cfa_offset, fp_offset, ra_offset] = memory.rules[&found.rule];

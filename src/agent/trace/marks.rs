@@ -12,6 +12,7 @@ pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>
         EndReason::Complete | EndReason::KernelThread => return None,
         EndReason::UnknownProcess => "[truncated: process or mapping not known yet]".into(),
         EndReason::NoMapping => "[truncated: caller lies in no executable mapping]".into(),
+        EndReason::TablePending => format!("[truncated: no unwind table yet for {place}]"),
         EndReason::NoTable => format!("[truncated: no unwind table for {place}]"),
         EndReason::NoRule => format!("[truncated: no unwind rule in {place}]"),
         EndReason::UnreadableStack => format!("[truncated: stack memory not readable in {place}]"),
@@ -19,6 +20,7 @@ pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>
         EndReason::BadReturnAddress => format!("[truncated: bad return address in {place}]"),
         EndReason::Compat => "[truncated: 32-bit process]".into(),
         EndReason::TableMoved => format!("[truncated: unwind table of {place} replaced meanwhile]"),
+        EndReason::StackCopyEnded => "[truncated: stack of a new process larger than the copy of it]".into(),
         EndReason::TooDeep => "[truncated: stack too deep]".into(),
     };
     Some(text.into())

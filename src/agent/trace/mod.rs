@@ -6,6 +6,7 @@ mod cache;
 mod clock;
 mod convert;
 mod interner;
+mod late_walk;
 mod marks;
 mod pending;
 
@@ -13,4 +14,5 @@ pub(crate) use convert::{Converter, Sample};
 #[cfg(test)]
 pub(crate) use interner::ThreadNumber;
 pub(crate) use interner::{Interner, ResourceNumber, StackNumber};
+pub(crate) use late_walk::{Late, LateWalker};
 pub(crate) use pending::Pending;

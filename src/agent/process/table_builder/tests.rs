@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::agent::process::executable::{FileKey, Origin, Stamp};
 use crate::agent::process::kernel_side::ProcessMapping;
+use crate::model::ElfAddr;
 use crate::symbols::mapped::ImageFile;
-use crate::unwind::UnwindTable;
+use crate::unwind::{Rule, UnwindTable};
 
 /// Remembers what it was told, and has room for `room` tables.
 #[derive(Debug, Default)]
@@ -44,6 +45,10 @@ impl KernelSide for Notes {
     fn retire(&mut self, table: TableId) {
         self.retired.push(table);
         self.tables.retain(|(id, _)| *id != table);
+    }
+
+    fn rule(&self, _table: TableId, _address: ElfAddr) -> Rule {
+        Rule::Unknown
     }
 
     fn set_process(&mut self, pid: u32, mappings: &[ProcessMapping]) -> Result<(), KernelSideError> {
@@ -98,7 +103,7 @@ fn tables_are_built_once_and_published() {
     }
     let published = settle(&mut builder, &mut notes, |_| true);
     assert_eq!(published.len(), 2);
-    assert!(builder.table(&sh).is_some() && builder.table(&ls).is_some());
+    assert!(builder.table(&sh).id().is_some() && builder.table(&ls).id().is_some());
     assert!(notes.tables.iter().all(|(_, rows)| *rows > 100));
     builder.ask(&sh, 100);
     assert_eq!(builder.pending(), 0);
@@ -114,12 +119,12 @@ fn tables_that_nobody_maps_make_room() {
     builder.ask(&ls, 0);
     let ls_id = ls.file_id;
     settle(&mut builder, &mut notes, |file_id| file_id == ls_id);
-    assert!(builder.table(&sh).is_none() && builder.table(&ls).is_some());
+    assert!(builder.table(&sh) == TableState::None && builder.table(&ls).id().is_some());
     assert_eq!(builder.counts().retired, 1);
     // Both mapped: refused, counted, not tried for ever.
     builder.ask(&sh, 0);
     settle(&mut builder, &mut notes, |_| true);
-    assert!(builder.table(&sh).is_none());
+    assert_eq!(builder.table(&sh), TableState::None);
     assert_eq!(builder.counts().refused, 1);
 }
 
@@ -134,7 +139,7 @@ fn vanished_and_broken_files_have_no_table() {
     builder.ask(&gone, 0);
     assert!(settle(&mut builder, &mut notes, |_| true).is_empty());
     assert_eq!(builder.counts().without, 1);
-    assert!(builder.table(&gone).is_none());
+    assert_eq!(builder.table(&gone), TableState::None);
     builder.forget(&[gone.file_id], &mut notes);
     assert!(notes.retired.is_empty());
 }

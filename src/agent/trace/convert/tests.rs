@@ -71,6 +71,7 @@ fn raw<'r>(kernel: &'r [u64], user: &'r [UserFrame], end: EndReason) -> RawTrace
         user,
         gap_at: 0,
         end,
+        stack_copy: None,
     }
 }
 

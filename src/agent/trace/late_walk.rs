@@ -1,0 +1,204 @@
+//! The walk that the kernel side could not do: over a stack copy, once the process and its tables are known.
+//!
+//! The same steps as `bpf/native.bpf.c`, with frame pointers where no rule helps. Bounded by the frames of a sample.
+
+use std::sync::Arc;
+
+use crate::agent::bpf::{EndReason, RawTrace, StackCopy, UserFrame, limits};
+use crate::agent::process::{Code, Executable, Follower, KernelSide};
+use crate::unwind::{Architecture, Registers, Rule, Trouble, step};
+
+/// Architecture of this host.
+const HERE: Architecture =
+    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
+
+/// What came of a late walk.
+#[derive(Debug)]
+pub(crate) enum Late<'w> {
+    /// The sample as it is now.
+    Done(RawTrace<'w>),
+    /// The table of this file is being made: better later.
+    Wait(Arc<Executable>),
+}
+
+/// Walks stack copies; keeps its memory.
+#[derive(Debug, Default)]
+pub(crate) struct LateWalker {
+    frames: Vec<UserFrame>,
+    /// Stacks that it completed.
+    pub(crate) completed: u64,
+}
+
+impl LateWalker {
+    /// The sample with the longer of both walks. `may_wait` = it may come again.
+    pub(crate) fn walk<'w>(
+        &'w mut self,
+        raw: &RawTrace<'w>,
+        processes: &mut Follower,
+        kernel: &dyn KernelSide,
+        may_wait: bool,
+    ) -> Late<'w> {
+        let Some(copy) = raw.stack_copy else { return Late::Done(*raw) };
+        // Looks at `/proc` if nothing is known.
+        processes.image(raw.pid, raw.time_ns);
+        let Some(image) = processes.known_image(raw.pid, raw.time_ns) else { return Late::Done(*raw) };
+        let (end, pending) =
+            walk(copy, &mut self.frames, |address| processes.code_at(image, address, raw.time_ns, kernel));
+        if let Some(executable) = pending.filter(|_| may_wait) {
+            return Late::Wait(executable);
+        }
+        self.completed += u64::from(end == EndReason::Complete);
+        if end != EndReason::Complete && self.frames.len() < raw.user.len() {
+            return Late::Done(*raw);
+        }
+        Late::Done(RawTrace { user: &self.frames, gap_at: 0, end, stack_copy: None, ..*raw })
+    }
+}
+
+/// Fills `frames`, leaf first; says why they end, and which table was waited for in vain.
+fn walk(
+    copy: &StackCopy,
+    frames: &mut Vec<UserFrame>,
+    code_at: impl Fn(u64) -> Code,
+) -> (EndReason, Option<Arc<Executable>>) {
+    let mut registers = copy.registers;
+    let mut pending = None;
+    // How the current frame was found: by a rule, or by frame pointer for this reason.
+    let mut approximate: Option<EndReason> = None;
+    frames.clear();
+    while frames.len() < limits::MAX_USER_FRAMES {
+        let code = code_at(registers.pc.wrapping_sub(u64::from(registers.is_return_address)));
+        if let (Code::Unmapped, Some(why)) = (&code, approximate) {
+            // A frame pointer is believed only if it leads into code.
+            return (why, pending);
+        }
+        frames.push(frame(&registers, approximate.is_some()));
+        let (why, found) = match code {
+            Code::Rule(Rule::Unknown) => (EndReason::NoRule, None),
+            Code::Rule(rule) => match step(Some(rule), HERE, &registers, |address| copy.word(address)) {
+                Ok(None) => return (EndReason::Complete, pending),
+                Ok(Some(caller)) => (EndReason::Complete, Some(caller)),
+                Err(Trouble::NoRule | Trouble::Register(_)) => return (EndReason::NoRule, pending),
+                Err(Trouble::Memory(address)) => return (unreadable(copy, address), pending),
+                Err(Trouble::NotGrowing { .. }) => return (EndReason::NotGrowing, pending),
+            },
+            Code::TablePending(executable) => {
+                pending.get_or_insert(executable);
+                (EndReason::TablePending, None)
+            }
+            Code::WithoutTable => (EndReason::NoTable, None),
+            Code::Unmapped => (EndReason::NoMapping, None),
+        };
+        approximate = found.is_none().then_some(why);
+        registers = match found.or_else(|| by_frame_pointer(&registers, copy)) {
+            Some(caller) if is_code_address(caller.pc) => caller,
+            Some(_) if approximate.is_none() => return (EndReason::BadReturnAddress, pending),
+            _ => return (why, pending),
+        };
+    }
+    (EndReason::TooDeep, pending)
+}
+
+fn frame(registers: &Registers, approximate: bool) -> UserFrame {
+    let mut word = registers.pc & (UserFrame::APPROXIMATE - 1);
+    if registers.is_return_address {
+        word |= UserFrame::RETURN_ADDRESS;
+    }
+    if approximate {
+        word |= UserFrame::APPROXIMATE;
+    }
+    UserFrame(word)
+}
+
+fn is_code_address(pc: u64) -> bool {
+    pc >= limits::LOWEST_CODE && pc >> limits::USER_BITS == 0
+}
+
+fn unreadable(copy: &StackCopy, address: u64) -> EndReason {
+    if address >= copy.start + copy.bytes.len() as u64 {
+        EndReason::StackCopyEnded
+    } else {
+        EndReason::UnreadableStack
+    }
+}
+
+fn by_frame_pointer(registers: &Registers, copy: &StackCopy) -> Option<Registers> {
+    let Registers { sp, fp, .. } = *registers;
+    if fp < sp || fp - sp > limits::MAX_APPROXIMATE_FRAME || !fp.is_multiple_of(8) {
+        return None;
+    }
+    Some(Registers {
+        pc: copy.word(fp + 8)?,
+        sp: fp + 16,
+        fp: copy.word(fp)?,
+        all: None,
+        is_return_address: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::{CfaRule, FpRule, RaRule};
+
+    /// A stack at 0x7000: words from there on.
+    fn copy(pc: u64, fp: u64, words: &[u64]) -> StackCopy {
+        StackCopy {
+            registers: Registers { pc, sp: 0x7000, fp, all: Some([0; 32]), is_return_address: false },
+            start: 0x7000,
+            bytes: words.iter().flat_map(|word| word.to_ne_bytes()).collect(),
+        }
+    }
+
+    fn by_sp(offset: i32) -> Code {
+        let (cfa, fp, ra) = (CfaRule::Sp(offset), FpRule::Unchanged, RaRule::AtCfa(-8));
+        Code::Rule(Rule::Frame { cfa, fp, ra })
+    }
+
+    fn walked(copy: &StackCopy, code_at: impl Fn(u64) -> Code) -> (Vec<u64>, EndReason) {
+        let mut frames = Vec::new();
+        let (end, _) = walk(copy, &mut frames, code_at);
+        (frames.iter().map(|frame| frame.address()).collect(), end)
+    }
+
+    #[test]
+    fn rules_lead_to_the_root() {
+        let copy = copy(0x40_0010, 0, &[0, 0x40_0020, 0x40_0030]);
+        let code = |address| match address {
+            0x40_0010 => by_sp(16),
+            0x40_001f => by_sp(8),
+            _ => Code::Rule(Rule::Stop),
+        };
+        assert_eq!(walked(&copy, code), (vec![0x40_0010, 0x40_0020, 0x40_0030], EndReason::Complete));
+    }
+
+    #[test]
+    fn copy_that_is_too_short_says_so() {
+        let copy = copy(0x40_0010, 0, &[0, 0x40_0020]);
+        assert_eq!(walked(&copy, |_| by_sp(16)), (vec![0x40_0010, 0x40_0020], EndReason::StackCopyEnded));
+        let below = |_| by_sp(-64);
+        assert_eq!(walked(&copy, below), (vec![0x40_0010], EndReason::UnreadableStack));
+    }
+
+    #[test]
+    fn frame_pointers_are_followed_into_code_only() {
+        // rbp at 0x7008: next rbp 0x7018, return address; there: rbp, an address outside code.
+        let copy = copy(0x40_0010, 0x7008, &[0, 0x7018, 0x40_0020, 0x7018, 0x99_0000]);
+        let code = |address: u64| if address >> 16 == 0x40 { Code::WithoutTable } else { Code::Unmapped };
+        let mut frames = Vec::new();
+        let (end, _) = walk(&copy, &mut frames, code);
+        assert_eq!(end, EndReason::NoTable);
+        assert_eq!(frames.len(), 2);
+        assert!(!frames[0].is_approximate() && frames[1].is_approximate() && frames[1].is_return_address());
+        // Not a chain that grows.
+        let circle = super::tests::copy(0x40_0010, 0x6ff8, &[0; 8]);
+        assert_eq!(walked(&circle, |_| Code::WithoutTable), (vec![0x40_0010], EndReason::NoTable));
+    }
+
+    #[test]
+    fn endless_stacks_end_at_the_limit() {
+        let words = vec![0x40_0020; 4096];
+        let (frames, end) = walked(&copy(0x40_0010, 0, &words), |_| by_sp(8));
+        assert_eq!((frames.len(), end), (limits::MAX_USER_FRAMES, EndReason::TooDeep));
+    }
+}
