@@ -86,6 +86,8 @@ fn number_used_again_by_another_program_is_unknown() {
         scene.know(second.pid(), |_| true);
         scene.collect(20, |sample| at_the_leaf(&second, sample));
         scene.know_as(first.pid(), second.pid());
+        // What was sampled before.
+        scene.sampler.drain(|_| ());
         let samples = scene.collect(20, |sample| spins(&second, sample));
         // A fresh row is believed, once; its mappings do not fit, and the copy tells user space.
         assert!(samples.iter().all(|sample| sample.stack_copy.is_some()), "{samples:x?}");

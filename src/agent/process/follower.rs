@@ -352,10 +352,9 @@ impl Follower {
         for pid in self.changes.changed.drain() {
             match self.table.live(pid).map(|image| image.from_ns) {
                 Some(from_ns) if from_ns > 0 && now_ns < from_ns + YOUNG_NS => {
-                    if self.young.insert((from_ns + YOUNG_NS, pid)) {
-                        // What it was before exec.
-                        kernel.remove_process(pid);
-                    }
+                    self.young.insert((from_ns + YOUNG_NS, pid));
+                    // What it was before exec.
+                    kernel.remove_process(pid);
                 }
                 Some(_) => due.push(pid),
                 None => {}

@@ -176,7 +176,9 @@ impl TableImage {
         both(&mut bytes);
         for (start, group) in self.firsts.iter().zip(&self.groups) {
             bytes.extend_from_slice(&start.to_le_bytes());
-            group.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+            for word in group {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
             both(&mut bytes);
         }
         (first.finish(), second.finish(), self.groups.len())
