@@ -69,6 +69,7 @@ impl Case {
                     len: mapping.len,
                     bias: mapping.bias,
                     table,
+                    pending: false,
                 });
             }
             machine.tables.set_process(PID, &mappings).unwrap();

@@ -95,6 +95,10 @@ impl Memory for Link {
         self.send('P', &[&id.to_le_bytes(), &bytes_of(page)]);
     }
 
+    fn page_word(&self, _id: u32, _word: usize) -> u32 {
+        panic!("the child searches the pages")
+    }
+
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {
         self.send('R', &[&u32::from(id).to_le_bytes(), &bytes_of(&rule)]);
     }

@@ -144,6 +144,7 @@ impl View {
                 len: mapping.len,
                 bias: mapping.bias,
                 table,
+                pending: false,
             });
         }
         machine.tables.set_process(pid, &known).unwrap();

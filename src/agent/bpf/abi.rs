@@ -271,12 +271,14 @@ pub(crate) fn register_slot(architecture: Architecture, dwarf: u8) -> Option<u8>
 
 /// DWARF number of the register that the kernel side keeps in a slot: [`register_slot`] the other way round.
 pub(crate) fn slot_register(slot: u8) -> Option<u8> {
-    (0..32).find(|dwarf| register_slot(*dwarf) == Some(slot))
+    (0..32).find(|dwarf| register_slot(Architecture::HOST, *dwarf) == Some(slot))
 }
 
 /// Slots of program counter, stack pointer and frame pointer.
-pub(crate) const PC_SP_FP_SLOTS: [usize; 3] =
-    if cfg!(target_arch = "aarch64") { [32, 31, 29] } else { [16, 19, 4] };
+pub(crate) const PC_SP_FP_SLOTS: [usize; 3] = match Architecture::HOST {
+    Architecture::X86_64 => [16, 19, 4],
+    Architecture::Aarch64 => [32, 31, 29],
+};
 
 /// DWARF number of the register that holds the return address of a leaf; `None` where a call pushes it.
 pub(crate) fn link_register(architecture: Architecture) -> Option<u8> {

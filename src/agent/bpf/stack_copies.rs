@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::StackCopy;
 use super::abi::{self, PC_SP_FP_SLOTS};
 use super::ring::Malformed;
-use crate::unwind::Registers;
+use crate::unwind::{Architecture, Registers};
 
 /// The last copy of each CPU.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl StackCopies {
 fn registers(head: &abi::StackCopy) -> Registers {
     let mut all = [0; 32];
     for (dwarf, register) in all.iter_mut().enumerate() {
-        let slot = abi::register_slot(dwarf as u8);
+        let slot = abi::register_slot(Architecture::HOST, dwarf as u8);
         *register = slot.and_then(|slot| head.reg.get(usize::from(slot)).copied()).unwrap_or(0);
     }
     let [pc, sp, fp] = PC_SP_FP_SLOTS.map(|slot| head.reg[slot]);

@@ -201,7 +201,7 @@ fn decode(rule: &abi::Rule) -> Option<Rule> {
         abi::RA_AT_CFA if is_deref => RaRule::AtCfa(-8),
         abi::RA_AT_CFA => RaRule::AtCfa(rule.ra_offset),
         _ => match register()? {
-            register if Some(register) == abi::LINK_REGISTER => RaRule::LinkRegister,
+            register if Some(register) == abi::link_register(Architecture::HOST) => RaRule::LinkRegister,
             register => RaRule::Register(register),
         },
     };

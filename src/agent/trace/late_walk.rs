@@ -8,10 +8,6 @@ use crate::agent::bpf::{EndReason, RawTrace, StackCopy, UserFrame, limits};
 use crate::agent::process::{Code, Executable, Follower, KernelSide};
 use crate::unwind::{Architecture, Registers, Rule, Trouble, step};
 
-/// Architecture of this host.
-const HERE: Architecture =
-    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
-
 /// What came of a late walk.
 #[derive(Debug)]
 pub(crate) enum Late<'w> {
@@ -75,13 +71,15 @@ fn walk(
         frames.push(frame(&registers, approximate.is_some()));
         let (why, found) = match code {
             Code::Rule(Rule::Unknown) => (EndReason::NoRule, None),
-            Code::Rule(rule) => match step(Some(rule), HERE, &registers, |address| copy.word(address)) {
-                Ok(None) => return (EndReason::Complete, pending),
-                Ok(Some(caller)) => (EndReason::Complete, Some(caller)),
-                Err(Trouble::NoRule | Trouble::Register(_)) => return (EndReason::NoRule, pending),
-                Err(Trouble::Memory(address)) => return (unreadable(copy, address), pending),
-                Err(Trouble::NotGrowing { .. }) => return (EndReason::NotGrowing, pending),
-            },
+            Code::Rule(rule) => {
+                match step(Some(rule), Architecture::HOST, &registers, |address| copy.word(address)) {
+                    Ok(None) => return (EndReason::Complete, pending),
+                    Ok(Some(caller)) => (EndReason::Complete, Some(caller)),
+                    Err(Trouble::NoRule | Trouble::Register(_)) => return (EndReason::NoRule, pending),
+                    Err(Trouble::Memory(address)) => return (unreadable(copy, address), pending),
+                    Err(Trouble::NotGrowing { .. }) => return (EndReason::NotGrowing, pending),
+                }
+            }
             Code::TablePending(executable) => {
                 pending.get_or_insert(executable);
                 (EndReason::TablePending, None)
