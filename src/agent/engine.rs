@@ -355,7 +355,7 @@ impl Engine {
             return;
         }
         self.sampler.stop();
-        self.drain();
+        self.drain(false);
         self.close_window();
         self.settings.frequency_hz = frequency_hz;
         self.sampler.set_frequency(frequency_hz);
