@@ -300,6 +300,14 @@ fn only_chosen_processes_are_reported_whole_and_with_the_variables_asked_for() {
         assert_eq!(variable.map(|(_, value)| &**value), Some("search"), "{resource:?}");
         assert!(!format!("{resource:?}").contains("secret"), "{resource:?}");
     }
+    // Facts about the host travel once a batch; those that take a while come with a later one.
+    let carry = |batch: &Batch, name: &str| {
+        let others = batch.resources.iter().flat_map(|resource| &resource.others);
+        others.filter(|(found, value)| &**found == name && !value.is_empty()).count()
+    };
+    assert!(batches.iter().all(|batch| carry(batch, "profiling.agent.version") == 1));
+    assert_eq!(carry(batches.last().unwrap(), "profiling.host.kernel_version"), 1);
+    assert_eq!(carry(batches.last().unwrap(), "profiling.agent.config.present_cpu_cores"), 1);
     // Tables are built for chosen processes only, and for those soon enough.
     let names =
         HashMap::from([(file_id(&directory.path().join(&name)), functions(&directory.path().join(&name)))]);
