@@ -46,6 +46,8 @@ struct record {
 	u32 approximate;
 	/* Frames found. */
 	u32 steps;
+	/* Changes to a lower stack. */
+	u32 switches;
 
 	/* Of the process; stamp 0 = unknown. */
 	u32 stamp;

@@ -20,6 +20,9 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
+/* Changes to a stack that lies lower, in one walk. Nested calls between Go and C make two each. */
+#define MAX_SWITCHES 32
+
 /* The frame found next. Returns why there is none, or 0. */
 static __always_inline u32 enter_caller(struct record *r, u64 pc, u64 sp, u64 fp)
 {
@@ -113,7 +116,9 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 			return END_COMPLETE;
 		if (read_word(r, fp, &next_fp) || read_word(r, fp + 8, &pc))
 			return END_UNREADABLE_STACK;
-		/* It may lead to another stack, so it need not grow. */
+		/* It may lead to another stack, which may lie lower: Go's system stack and cgo. A ring of such frames must end. */
+		if (fp + 16 <= sp && ++r->switches > MAX_SWITCHES)
+			return END_NOT_GROWING;
 		return enter_caller_by_rule(r, pc, fp + 16, next_fp, rule->ra);
 	} else if (kind == ABI_CFA_SIGNAL) {
 		if (read_signal_frame(r))
@@ -262,6 +267,7 @@ static __always_inline void begin(struct record *r, u32 pid, u32 tid, struct cou
 	r->mapping_levels = process ? process->levels : 0;
 	r->steps = 0;
 	r->approximate = 0;
+	r->switches = 0;
 	r->window_words = 0;
 	r->approximate_frames = 0;
 	r->cache_misses = 0;

@@ -314,9 +314,31 @@ fn parse_words<'t>(mut words: impl Iterator<Item = &'t str>, place: &str) -> Vec
 }
 
 fn print_words(words: &[u64]) -> Vec<String> {
-    let runs = words.chunk_by(|a, b| *a == 0 && *b == 0);
-    runs.map(|run| if run.len() > 1 { format!("zero*{}", run.len()) } else { format!("{:#x}", run[0]) })
-        .collect()
+    let mut text = Vec::new();
+    let mut rest = words;
+    while let Some(first) = rest.first() {
+        let zeros = rest.iter().take_while(|word| **word == 0).count();
+        let hex = |words: &[u64]| words.iter().map(|word| format!("{word:#x}")).collect::<Vec<_>>().join(" ");
+        // The frames of a recursion are alike.
+        let times = |period: usize| rest.chunks(period).take_while(|chunk| *chunk == &rest[..period]).count();
+        let group = (1..=16.min(rest.len())).map(|period| (period, times(period))).max_by_key(|(p, t)| p * t);
+        let taken = match group {
+            _ if zeros > 1 => {
+                text.push(format!("zero*{zeros}"));
+                zeros
+            }
+            Some((period, times)) if times > 3 => {
+                text.push(format!("({})*{times}", hex(&rest[..period])));
+                period * times
+            }
+            _ => {
+                text.push(format!("{first:#x}"));
+                1
+            }
+        };
+        rest = &rest[taken..];
+    }
+    text
 }
 
 /// `0x401136 return approximate name`.

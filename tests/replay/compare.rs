@@ -30,8 +30,8 @@ const MOST_THREADS: usize = 16;
 const REMOTE_STACK_BYTES: u64 = 256 << 10;
 /// How long a process may take to reach a function, or to come back from a call that is stepped over.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
-/// Bits of arm64 code pointers that may hold a signature: all above 48 bits but the one that tells the kernel's.
-pub(crate) const REMOTE_PAC_MASK: u64 = 0xff7f_0000_0000_0000;
+/// Bits of arm64 code pointers that hold a signature under 48-bit addresses, as QEMU has them.
+pub(crate) const REMOTE_PAC_MASK: u64 = 0x007f_0000_0000_0000;
 
 /// One thread at one stop.
 #[derive(Clone, Debug)]

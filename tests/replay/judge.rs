@@ -81,8 +81,10 @@ pub(crate) fn judge(walk: &Walk, oracle: &GdbThread, code: CodeBefore<'_>) -> Ve
         oracle.frames.iter().enumerate().skip(at).all(|(n, frame)| {
             n == 0 || oracle.frames[n - 1].is_signal || frame.is_signal || follows(frame.pc)
         });
-    let ours_hold =
-        ours.iter().skip(at).flatten().all(|frame| !frame.is_return_address() || follows(frame.address()));
+    // Nobody calls an entry: Go makes up the return address of a goroutine's.
+    let called = if is_whole { ours.len() - 1 } else { ours.len() };
+    let mut returns = ours[..called].iter().skip(at).flatten().filter(|frame| frame.is_return_address());
+    let ours_hold = returns.all(|frame| follows(frame.address()));
     if at == ours.len() {
         return match (is_whole, theirs_hold) {
             (false, _) => Verdict::Cut(walk.end.clone()),

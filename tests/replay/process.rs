@@ -70,6 +70,11 @@ impl FileFacts {
         (address - start < *size).then_some(name)
     }
 
+    /// Of code without a file.
+    pub(crate) fn of_table(table: UnwindTable) -> Self {
+        Self { table: Some(table), ..Self::default() }
+    }
+
     /// Runtime minus ELF address of a mapping at `start` that begins at `offset` of the file.
     fn bias(&self, start: u64, offset: u64) -> Option<u64> {
         // A segment need not begin at a page of the file, its mapping does.

@@ -7,10 +7,17 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
-use everflame::unwind::Architecture;
+use everflame::agent::bpf::{Object, UserFrame};
+use everflame::model::ElfAddr;
+use everflame::unwind::{Architecture, CfaRule, Row as TableRow, Rule, UnwindTable};
 
+use super::replay::case::{Case, CaseFrame};
 use super::replay::compare::{REMOTE_PAC_MASK, Row, Session};
+use super::replay::machine::{Build, Machine, Mode};
+use super::replay::process::{FileFacts, Mapping};
 use super::replay::record;
 
 /// A program that is killed at the end.
@@ -61,6 +68,16 @@ pub(crate) fn frames_arm64(name: &str, flags: &[&str]) -> Option<PathBuf> {
     compile("aarch64-linux-gnu-gcc", "tests/replay/programs/frames.c", name, &flags)
 }
 
+/// `tests/replay/programs/stacks.go`; `None` without a Go compiler.
+pub(crate) fn go(name: &str, architecture: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut command = Command::new("go");
+    command.args(["build", "-o"]).arg(&path).arg("tests/replay/programs/stacks.go");
+    let status = command.env("GOARCH", architecture).env("CGO_ENABLED", "0").status().ok()?;
+    assert!(status.success(), "stacks.go does not compile for {architecture}");
+    Some(path)
+}
+
 /// An arm64 program under QEMU's user mode, standing before its first instruction. Says what is missing.
 pub(crate) fn arm64(path: &Path, arguments: &[&str]) -> Result<(Program, Session), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -73,7 +90,7 @@ pub(crate) fn arm64(path: &Path, arguments: &[&str]) -> Result<(Program, Session
         if let Ok(Some(status)) = program.0.try_wait() {
             return Err(format!("qemu-aarch64 ended: {status}"));
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
     let session = Session::remote(Architecture::Aarch64, path, &socket)?;
     Ok((program, session))
@@ -109,73 +126,291 @@ fn record_process() {
     eprintln!("thread {} is in {}", row.sample.tid, out.display());
 }
 
-/// The first row whose stack holds all these names.
-fn row_with<'r>(rows: &'r [Row], names: &[&str]) -> &'r Row {
-    let has = |row: &Row, name: &str| row.gdb.frames.iter().any(|frame| frame.name == name);
-    let found = rows.iter().find(|row| names.iter().all(|name| has(row, name)));
-    found.unwrap_or_else(|| {
+/// Random stops until one has all these names, in this order from the leaf on; the first may be anywhere.
+fn stop_with(session: &mut Session, names: &[&str]) -> Row {
+    for _ in 0..400 {
+        let rows = session.stop_at_random(Duration::from_millis(5)).unwrap().unwrap();
         for row in rows {
-            eprintln!("{row}");
+            let name = |frame: &UserFrame| {
+                let mapping = session.view.find(frame.code_address()).map(|mapping| mapping.name.as_str());
+                session.view.name(frame.code_address()).or(mapping).map(|name| name.trim_end_matches(".abi0"))
+            };
+            let mut walked = row.ours.frames.iter().map(name);
+            if row.ours.end == "Complete" && names.iter().all(|name| walked.any(|known| known == Some(*name)))
+            {
+                return row;
+            }
         }
-        panic!("no stack with {names:?}")
-    })
+    }
+    panic!("no stack with {names:?} in 400 stops");
+}
+
+/// The same case with one thing changed; what it walks like then is written and must be judged by whoever commits it.
+fn derive(from: &str, name: &str, story: &str, change: impl Fn(&mut Case)) {
+    let folder = Path::new("tests/data/replay");
+    let mut case = Case::parse(&fs::read_to_string(folder.join(format!("{from}.case"))).unwrap());
+    let before = case.frames.clone();
+    change(&mut case);
+    story.clone_into(&mut case.story);
+    let mut machine = Machine::start(case.registers.architecture, Object::Modern, Build::Fast).unwrap();
+    let walk = case.run(&mut machine);
+    let name_of = |frame: UserFrame| {
+        let known = before.iter().find(|known| known.frame.address() == frame.address());
+        known.map_or_else(String::new, |known| known.name.clone())
+    };
+    case.frames = walk.frames.iter().map(|&frame| CaseFrame { frame, name: name_of(frame) }).collect();
+    (case.end, case.skipped) = (walk.end, walk.skipped);
+    fs::write(folder.join(format!("{name}.case")), case.print()).unwrap();
+    eprintln!("{name}: {} with {} frames", case.end, case.frames.len());
 }
 
 #[test]
 #[ignore = "writes the committed cases"]
 fn record_all_x86_64() {
     let omitted = frames("frames-omitted", &["-fomit-frame-pointer", "-Wl,-z,lazy"]).unwrap();
-    for (mode, names, story) in [
+    let kept = frames("frames-kept", &["-fno-omit-frame-pointer"]).unwrap();
+    let chain = compile("cc", "tests/data/chain.c", "chain-vdso", &["-fomit-frame-pointer"]).unwrap();
+    for (program, arguments, name, names, story) in [
         (
+            &omitted,
+            &["chain"][..],
+            "chain",
+            &["stay", "chain_d", "chain_b", "main"][..],
+            "Plain C without frame pointers.",
+        ),
+        (
+            &omitted,
+            &["drap"],
             "drap",
-            &["aligned", "stay"][..],
+            &["stay", "aligned", "main"],
             "A function that realigns its stack and changes its size: the frame address is read from memory (DRAP).",
         ),
         (
+            &omitted,
+            &["alloca"],
             "alloca",
-            &["grows", "stay"],
-            "A frame of changing size: the frame pointer is the base though the program is compiled without.",
+            &["stay", "grows", "main"],
+            "A frame of changing size: its base is the frame pointer, though the program is compiled without.",
         ),
         (
+            &omitted,
+            &["altstack"],
             "altstack",
-            &["on_signal", "interrupted"],
-            "A signal handler on a stack of its own: the caller's stack lies lower, and that is right behind a signal frame.",
+            &["stay", "on_signal", "interrupted", "main"],
+            "A handler on a stack of its own: the interrupted stack lies elsewhere, and behind a signal frame that is right.",
         ),
-        ("nested", &["on_signal", "interrupted"], "A signal that interrupts a handler: two signal frames."),
         (
-            "blocked",
-            &["blocked"],
-            "Sampled in a system call: the user registers come from the top of the kernel stack, and the first address follows the instruction at work.",
+            &omitted,
+            &["nested"],
+            "nested",
+            &["stay", "on_signal", "on_signal", "interrupted"],
+            "A signal that interrupts a handler: two signal frames.",
         ),
-        ("chain", &["chain_d", "main"], "Plain functions of C without frame pointers."),
+        (
+            &omitted,
+            &["blocked"],
+            "blocked",
+            &["blocked", "main"],
+            "Sampled in a system call: the user registers come from the top of the kernel's stack, and the first address follows the instruction at work.",
+        ),
+        (
+            &omitted,
+            &["recursion"],
+            "recursion",
+            &["stay", "recursion", "main"],
+            "More than 512 frames: the innermost and the outermost 256 are kept.",
+        ),
+        (&kept, &["chain"], "kept", &["stay", "chain_d", "chain_b", "main"], "Plain C with frame pointers."),
+        (
+            &chain,
+            &["vdso", "3"],
+            "vdso",
+            &["[vdso]", "leaf", "main"],
+            "In the vDSO, whose table comes from memory instead of a file.",
+        ),
     ] {
-        let program = Program::start(&omitted, &[mode]);
-        let mut session = Session::attach(program.0.id()).unwrap();
-        let rows = loop {
-            let rows = session.stop_at_random(std::time::Duration::from_millis(5)).unwrap().unwrap();
-            if rows[0].gdb.frames.iter().any(|frame| frame.name == names[0])
-                && (mode == "blocked" || rows[0].gdb.frames[0].name == "stay")
-            {
-                break rows;
-            }
-        };
-        write(&mut session, row_with(&rows, names), &format!("x86_64-{mode}"), story);
+        let process = Program::start(program, arguments);
+        let mut session = Session::attach(process.0.id()).unwrap();
+        let row = stop_with(&mut session, names);
+        write(&mut session, &row, &format!("x86_64-{name}"), story);
     }
-    // The first call through a lazily bound stub: it pushes a number, and so does the common stub behind it.
-    let mut program = Program::start(&omitted, &["plt"]);
-    let mut session = Session::attach(program.0.id()).unwrap();
+    // The first call through a lazily bound stub: it pushes a number, and so does the common stub before the loader's code.
+    let mut process = Program::start(&omitted, &["plt"]);
+    let mut session = Session::attach(process.0.id()).unwrap();
+    let call = session.view.address("stubs").unwrap();
     session.gdb().run("tbreak *'getppid@plt'").unwrap();
-    program.0.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let (_, text) = session.gdb().run("continue").unwrap();
-    eprintln!("{text}");
-    for n in 0..6 {
+    process.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    session.gdb().run("continue").unwrap();
+    let mut number = 0;
+    for _ in 0..20 {
         let row = session.look_at_current().unwrap();
-        write(
-            &mut session,
-            &row,
-            &format!("x86_64-plt-{n}"),
-            "In a lazily bound stub, before or behind its push.",
-        );
+        let pc = row.sample.registers.pc();
+        let mapping = session.view.find(pc).unwrap();
+        let rule = mapping.file.table.as_ref().unwrap().find(ElfAddr(pc.wrapping_sub(mapping.bias)));
+        if matches!(rule, Some(Rule::Frame { cfa: CfaRule::Plt { .. }, .. })) && pc.abs_diff(call) < 1 << 20 {
+            number += 1;
+            let story = "In a lazily bound stub, before or behind its push: the frame depends on the address within 16 bytes.";
+            write(&mut session, &row, &format!("x86_64-plt-{number}"), story);
+        }
         session.gdb().run("stepi").unwrap();
     }
+    assert!(number > 0, "no stub was seen");
+    drop(session);
+    // The loader at work, before the program's first instruction.
+    let mut session = Session::launch(&omitted, &["chain"]).unwrap();
+    let row = loop {
+        session.gdb().run("stepi 997").unwrap();
+        let row = session.look_at_current().unwrap();
+        if row.ours.frames.len() > 4 {
+            break row;
+        }
+    };
+    write(
+        &mut session,
+        &row,
+        "x86_64-loader",
+        "The dynamic loader at work, before any other library is mapped: the stack ends at its entry.",
+    );
+    drop(session);
+    let go = go("stacks-go", "amd64").unwrap();
+    let process = Program::start(&go, &[]);
+    let mut session = Session::attach(process.0.id()).unwrap();
+    for (name, names, story) in [
+        ("go", &["main.leaf", "main.deep", "runtime.goexit"][..], "A goroutine of Go."),
+        (
+            "go-systemstack",
+            &["runtime.systemstack", "main.allocates", "runtime.goexit"],
+            "Go's runtime on the system stack, called by a goroutine: the stacks lie anywhere, only the frame pointer leads back.",
+        ),
+    ] {
+        let row = stop_with(&mut session, names);
+        write(&mut session, &row, &format!("x86_64-{name}"), story);
+    }
+    derive(
+        "x86_64-kept",
+        "x86_64-frame-pointers",
+        "No table for the program: its frame pointers are followed and marked up to code with a table; `_start`, without either, is the end.",
+        |case| {
+            case.mappings
+                .iter_mut()
+                .filter(|mapping| mapping.name.starts_with("frames-kept"))
+                .for_each(|mapping| mapping.rows = None);
+        },
+    );
+    derive(
+        "x86_64-kept",
+        "x86_64-unknown-process",
+        "A process that the kernel side has never heard of: frame pointers, marked, as far as they go.",
+        |case| case.known = false,
+    );
+    derive(
+        "x86_64-chain",
+        "x86_64-unreadable",
+        "The stack's next page is not in memory: what was found so far is kept, with the reason.",
+        |case| {
+            // A page border behind the first return address, and nothing beyond.
+            let (start, words) = case.memory.first_mut().unwrap();
+            words.truncate(1);
+            let down = *start - (*start & !0xfff | 0xff8);
+            *start = start.wrapping_sub(down);
+            case.registers.set("rsp", case.registers.sp().wrapping_sub(down));
+            case.memory.truncate(1);
+        },
+    );
+    derive("x86_64-chain", "x86_64-kernel-thread", "A kernel thread has no user stack.", |case| {
+        case.mode = Mode::KernelThread;
+    });
+}
+
+#[test]
+#[ignore = "writes the committed cases"]
+fn record_all_arm64() {
+    let signed = &["-mbranch-protection=standard"][..];
+    let plain = &["-mbranch-protection=none"][..];
+    for (flags, program, function, at, name, story) in [
+        (
+            plain,
+            "records",
+            "leaf",
+            1,
+            "leaf",
+            "A leaf function: its return address is in the link register and nowhere else.",
+        ),
+        (
+            plain,
+            "records",
+            "chain_c",
+            0,
+            "entry",
+            "The first instruction of a function: nothing is saved yet.",
+        ),
+        (
+            plain,
+            "records",
+            "chain_c",
+            6,
+            "frame-record",
+            "A function with a frame record: frame pointer and return address lie at the bottom of the frame.",
+        ),
+        (plain, "records", "grows", 8, "alloca", "A frame of changing size: the frame pointer is the base."),
+        (plain, "records", "aligned", 14, "aligned", "A realigned frame of changing size."),
+        (
+            signed,
+            "signed",
+            "chain_d",
+            5,
+            "signed",
+            "Signed return addresses (pointer authentication): the signature is taken off before a caller is looked up.",
+        ),
+        (
+            signed,
+            "signed",
+            "leaf",
+            2,
+            "signed-leaf",
+            "A leaf of a program with signed return addresses: its own is not signed.",
+        ),
+    ] {
+        let path = frames_arm64(&format!("frames-arm64-{program}"), flags).unwrap();
+        let (_program, mut session) = arm64(&path, &["calls"]).unwrap();
+        let rows = session.step_through(function, at).unwrap();
+        write(&mut session, rows.last().unwrap(), &format!("aarch64-{name}"), story);
+    }
+    let path = frames_arm64("frames-arm64-records", plain).unwrap();
+    let (_program, mut session) = arm64(&path, &["nested"]).unwrap();
+    let address = session.view.address("stay").unwrap();
+    session.gdb().run(&format!("tbreak *{address:#x}")).unwrap();
+    session.gdb().run("continue").unwrap();
+    // The emulator makes up its own trampoline; a kernel's lies in the vDSO, whose table says the same.
+    let cut = session.look_at_current().unwrap();
+    let unknown = cut.ours.frames.iter().find(|frame| session.view.find(frame.code_address()).is_none());
+    let trampoline = unknown.unwrap_or_else(|| panic!("no trampoline: {cut}")).address();
+    let rules = vec![Rule::Signal];
+    let table = UnwindTable {
+        base: ElfAddr(0),
+        rows: vec![TableRow { offset: 0, rule: 0 }],
+        rules,
+        ..UnwindTable::default()
+    };
+    session.view.mappings.push(Mapping {
+        start: trampoline & !0xfff,
+        len: 4096,
+        bias: trampoline & !0xfff,
+        name: "[trampoline]".to_owned(),
+        file: Arc::new(FileFacts::of_table(table)),
+    });
+    session.view.mappings.sort_by_key(|mapping| mapping.start);
+    session.publish();
+    let row = session.look_at_current().unwrap();
+    write(
+        &mut session,
+        &row,
+        "aarch64-nested",
+        "A signal that interrupts a handler: two signal frames, each with all registers.",
+    );
+    drop(session);
+    let path = go("stacks-go-arm64", "arm64").unwrap();
+    let (_program, mut session) = arm64(&path, &[]).unwrap();
+    let rows = session.step_through("main.withFrame", 12).unwrap();
+    write(&mut session, rows.last().unwrap(), "aarch64-go", "A goroutine of Go on arm64.");
 }

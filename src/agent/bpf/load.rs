@@ -14,7 +14,7 @@ use super::features::Features;
 use super::maps::KernelMaps;
 use super::ring::Ring;
 use super::statistics::{self, RunStatistics};
-use super::{RawTrace, perf};
+use super::{RawTrace, perf, pointer_signature};
 
 /// Bytes of an object, aligned as ELF headers want to be.
 #[repr(C, align(8))]
@@ -441,7 +441,7 @@ fn size_maps(open: &mut OpenObject, settings: &SamplerSettings) -> libbpf_rs::Re
     let frozen = abi::Settings {
         only_pid: settings.only_pid.unwrap_or(0),
         kernel_stack_bytes: abi::KERNEL_STACK_BYTES,
-        pac_mask: 0,
+        pac_mask: pointer_signature::mask(),
     };
     let ring_bytes = settings.ring_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     for mut map in open.maps_mut() {

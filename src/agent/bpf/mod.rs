@@ -13,6 +13,7 @@ mod features;
 mod load;
 mod maps;
 mod perf;
+mod pointer_signature;
 mod raw_trace;
 mod ring;
 mod stack_copies;

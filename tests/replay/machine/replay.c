@@ -63,13 +63,15 @@ static const struct {
 	{&rules, the_rules, sizeof(the_rules[0]), ABI_MAX_RULES},
 };
 
-struct range {
-	u64 start, bytes;
-	u8 *content;
+/* Recorded memory: what lies in a page beside the recorded words can be read, but means nothing. */
+#define NOT_RECORDED 0xa5
+struct recorded_page {
+	u64 start;
+	u8 content[4096];
 };
-static struct range *ranges;
-static u32 range_count;
-/* Memory of a stopped process, where no range covers an address. */
+static struct recorded_page *recorded_pages;
+static u32 recorded_count;
+/* Memory of a stopped process, where no recorded page covers an address. */
 static int live = -1;
 
 static struct {
@@ -117,24 +119,59 @@ long bpf_map_update_elem(const void *map, const void *key, const void *value, u6
 	fail("update of a map: the sampling program did none when this was written");
 }
 
-/* One run of bytes that a range covers whole; page borders inside a range do not matter. */
-static const u8 *recorded(u64 address, u32 bytes)
+static struct recorded_page *recorded_page(u64 address)
 {
-	for (u32 i = 0; i < range_count; i++)
-		if (address >= ranges[i].start && address - ranges[i].start <= ranges[i].bytes &&
-		    bytes <= ranges[i].bytes - (address - ranges[i].start))
-			return ranges[i].content + (address - ranges[i].start);
+	for (u32 i = 0; i < recorded_count; i++)
+		if (recorded_pages[i].start == (address & ~4095ULL))
+			return &recorded_pages[i];
 	return 0;
+}
+
+/* Bytes from `address` up to the end of its page, at most `bytes`. */
+static u32 piece_of(u64 address, u32 bytes)
+{
+	u32 left = 4096 - (address & 4095);
+
+	return bytes < left ? bytes : left;
+}
+
+static int read_recorded(u8 *to, u32 bytes, u64 address)
+{
+	for (u32 done = 0, piece; done < bytes; done += piece) {
+		struct recorded_page *page = recorded_page(address + done);
+
+		if (!page)
+			return 0;
+		piece = piece_of(address + done, bytes - done);
+		memcpy(to + done, page->content + ((address + done) & 4095), piece);
+	}
+	return 1;
+}
+
+static void record(u64 address, const u8 *content, u32 bytes)
+{
+	for (u32 done = 0, piece; done < bytes; done += piece) {
+		struct recorded_page *page = recorded_page(address + done);
+
+		if (!page) {
+			recorded_pages = realloc(recorded_pages, (recorded_count + 1) * sizeof(*recorded_pages));
+			if (!recorded_pages)
+				fail("no memory");
+			page = &recorded_pages[recorded_count++];
+			page->start = (address + done) & ~4095ULL;
+			memset(page->content, NOT_RECORDED, sizeof(page->content));
+		}
+		piece = piece_of(address + done, bytes - done);
+		memcpy(page->content + ((address + done) & 4095), content + done, piece);
+	}
 }
 
 long bpf_probe_read_user(void *to, u32 bytes, const void *from)
 {
 	u64 address = (u64)from;
-	const u8 *content = recorded(address, bytes);
 
-	if (content)
-		memcpy(to, content, bytes);
-	else if (live < 0 || address >> 63 || pread(live, to, bytes, (off_t)address) != (ssize_t)bytes)
+	if (!read_recorded(to, bytes, address) &&
+	    (live < 0 || address >> 63 || pread(live, to, bytes, (off_t)address) != (ssize_t)bytes))
 		return -14;
 	if (read_count < MOST_READS) {
 		reads[read_count].address = address;
@@ -305,19 +342,13 @@ static void take(u32 kind, u8 *content, u32 bytes)
 	} else if (kind == 'C' && bytes == sizeof(struct abi_settings)) {
 		memcpy((void *)&settings, content, bytes);
 	} else if (kind == 'Z' && bytes == 0) {
-		for (u32 i = 0; i < range_count; i++)
-			free(ranges[i].content);
-		range_count = 0;
+		recorded_count = 0;
 		memset(&the_record, 0, sizeof(the_record));
 	} else if (kind == 'M' && bytes > 8) {
-		struct range *more = realloc(ranges, (range_count + 1) * sizeof(*ranges));
+		u64 start;
 
-		if (!more || !(more[range_count].content = malloc(bytes - 8)))
-			fail("no memory");
-		ranges = more;
-		memcpy(&ranges[range_count].start, content, 8);
-		ranges[range_count].bytes = bytes - 8;
-		memcpy(ranges[range_count++].content, content + 8, bytes - 8);
+		memcpy(&start, content, 8);
+		record(start, content + 8, bytes - 8);
 	} else if (kind == 'L' && bytes == 4) {
 		char path[64];
 
