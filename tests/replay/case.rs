@@ -47,8 +47,8 @@ pub(crate) struct Case {
     /// Whether the kernel side knows the process.
     pub(crate) known: bool,
     pub(crate) mappings: Vec<CaseMapping>,
-    /// Start and words of each run of memory.
-    pub(crate) memory: Vec<(u64, Vec<u64>)>,
+    /// Start and words of each run of memory; `None` for a word that does not matter.
+    pub(crate) memory: Vec<(u64, Vec<Option<u64>>)>,
     pub(crate) end: String,
     pub(crate) skipped: u64,
     pub(crate) frames: Vec<CaseFrame>,
@@ -75,11 +75,59 @@ impl Case {
             machine.tables.set_process(PID, &mappings).unwrap();
         }
         for (start, words) in &self.memory {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            machine.add_memory(*start, &bytes);
+            let mut address = *start;
+            for run in words.chunk_by(|a, b| a.is_some() == b.is_some()) {
+                let bytes: Vec<u8> = run.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+                if !bytes.is_empty() {
+                    machine.add_memory(address, &bytes);
+                }
+                address += 8 * run.len() as u64;
+            }
         }
         let sample = Sample { pid: PID, tid: PID + 1, mode: self.mode, registers: self.registers.clone() };
         machine.walk(&sample)
+    }
+
+    /// Takes out every word and register without which the walk is the same: stacks hold what is nobody's business.
+    pub(crate) fn minimise(&mut self, machine: &mut Machine) {
+        let result = |case: &Self, machine: &mut Machine| {
+            let walk = case.run(machine);
+            (walk.end, walk.frames, walk.skipped)
+        };
+        let wanted = result(self, machine);
+        for run in 0..self.memory.len() {
+            // Many at once, then one by one where that was too much.
+            for size in [64, 8, 1] {
+                for first in (0..self.memory[run].1.len()).step_by(size) {
+                    let end = self.memory[run].1.len().min(first + size);
+                    let before = self.memory[run].1[first..end].to_vec();
+                    if before.iter().all(Option::is_none) {
+                        continue;
+                    }
+                    self.memory[run].1[first..end].fill(None);
+                    if result(self, machine) != wanted {
+                        self.memory[run].1[first..end].copy_from_slice(&before);
+                    }
+                }
+            }
+        }
+        for (start, words) in &mut self.memory {
+            let leading = words.iter().take_while(|word| word.is_none()).count();
+            words.drain(..leading);
+            *start += 8 * leading as u64;
+            let trailing = words.iter().rev().take_while(|word| word.is_none()).count();
+            words.truncate(words.len() - trailing);
+        }
+        self.memory.retain(|(_, words)| !words.is_empty());
+        let blank = Registers::new(self.registers.architecture);
+        // What a walk begins with stays, whatever the rule of the first frame makes of it.
+        let kept = ["rip", "rsp", "rbp", "pc", "sp", "x29"];
+        for (name, value) in self.registers.clone().all().filter(|(name, _)| !kept.contains(&name.as_str())) {
+            self.registers.set(&name, blank.get(&name));
+            if result(self, machine) != wanted {
+                self.registers.set(&name, value);
+            }
+        }
     }
 
     /// What is wrong with a walk; empty when nothing is.
@@ -288,51 +336,59 @@ fn parse_mapping(value: &str, items: &[&str], place: &str) -> CaseMapping {
     CaseMapping { start, len, bias, name: fields.next().unwrap_or_default().to_owned(), rows }
 }
 
-/// `0x1 zero*3 (0x1 0x2)*900`.
-fn parse_words<'t>(mut words: impl Iterator<Item = &'t str>, place: &str) -> Vec<u64> {
+/// `0x1 - zero*3 -*20 (0x1 -)*900`, where `-` is a word that does not matter.
+fn parse_words<'t>(mut words: impl Iterator<Item = &'t str>, place: &str) -> Vec<Option<u64>> {
+    let one = |word: &str| (word != "-").then(|| number(word, place));
     let mut memory = Vec::new();
     while let Some(word) = words.next() {
         if let Some(times) = word.strip_prefix("zero*") {
-            memory.resize(memory.len() + number(times, place) as usize, 0);
+            memory.resize(memory.len() + number(times, place) as usize, Some(0));
+        } else if let Some(times) = word.strip_prefix("-*") {
+            memory.resize(memory.len() + number(times, place) as usize, None);
         } else if let Some(first) = word.strip_prefix('(') {
-            let mut group = vec![number(first, place)];
+            let mut group = Vec::new();
+            let mut word = first;
             let times = loop {
-                let word = words.next().unwrap_or_else(|| panic!("{place}: a group is not closed"));
-                let Some((last, times)) = word.split_once(")*") else {
-                    group.push(number(word, place));
-                    continue;
-                };
-                group.push(number(last, place));
-                break number(times, place);
+                if let Some((last, times)) = word.split_once(")*") {
+                    group.push(one(last));
+                    break number(times, place);
+                }
+                group.push(one(word));
+                word = words.next().unwrap_or_else(|| panic!("{place}: a group is not closed"));
             };
             (0..times).for_each(|_| memory.extend(&group));
         } else {
-            memory.push(number(word, place));
+            memory.push(one(word));
         }
     }
     memory
 }
 
-fn print_words(words: &[u64]) -> Vec<String> {
+fn print_words(words: &[Option<u64>]) -> Vec<String> {
+    let one = |word: &Option<u64>| word.map_or_else(|| "-".to_owned(), |word| format!("{word:#x}"));
     let mut text = Vec::new();
     let mut rest = words;
     while let Some(first) = rest.first() {
-        let zeros = rest.iter().take_while(|word| **word == 0).count();
-        let hex = |words: &[u64]| words.iter().map(|word| format!("{word:#x}")).collect::<Vec<_>>().join(" ");
         // The frames of a recursion are alike.
         let times = |period: usize| rest.chunks(period).take_while(|chunk| *chunk == &rest[..period]).count();
-        let group = (1..=16.min(rest.len())).map(|period| (period, times(period))).max_by_key(|(p, t)| p * t);
+        let group = (2..=16.min(rest.len())).map(|period| (period, times(period))).max_by_key(|(p, t)| p * t);
+        let same = times(1);
         let taken = match group {
-            _ if zeros > 1 => {
-                text.push(format!("zero*{zeros}"));
-                zeros
+            _ if same > 1 && *first == Some(0) => {
+                text.push(format!("zero*{same}"));
+                same
+            }
+            _ if same > 1 && first.is_none() => {
+                text.push(format!("-*{same}"));
+                same
             }
             Some((period, times)) if times > 3 => {
-                text.push(format!("({})*{times}", hex(&rest[..period])));
+                let words: Vec<String> = rest[..period].iter().map(one).collect();
+                text.push(format!("({})*{times}", words.join(" ")));
                 period * times
             }
             _ => {
-                text.push(format!("{first:#x}"));
+                text.push(one(first));
                 1
             }
         };

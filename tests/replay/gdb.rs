@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,9 @@ pub(crate) struct Gdb {
 impl Gdb {
     /// Starts gdb with these arguments: `-p PID`, or a file whose process is reached later. Says what is missing.
     pub(crate) fn start(architecture: Architecture, arguments: &[&str]) -> Result<Self, String> {
-        let program = if architecture == Architecture::HOST { "gdb" } else { "gdb-multiarch" };
+        // Debian keeps other architectures apart; elsewhere one gdb knows all.
+        let apart = architecture != Architecture::HOST && Path::new("/usr/bin/gdb-multiarch").exists();
+        let program = if apart { "gdb-multiarch" } else { "gdb" };
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let socket = folder.path().join("gdb");
         let listener = UnixListener::bind(&socket).map_err(|error| error.to_string())?;

@@ -2,6 +2,8 @@
 
 use super::case::{Case, CaseFrame, CaseMapping};
 use super::compare::{Row, Session};
+use super::machine::{Build, Machine};
+use everflame::agent::bpf::Object;
 use everflame::model::ElfAddr;
 use everflame::unwind::UnwindTable;
 
@@ -37,18 +39,30 @@ pub(crate) fn case(session: &mut Session, row: &Row, story: &str, pac_mask: u64)
         oracle.map(|known| known.name.as_str()).or(own).unwrap_or_default().to_owned()
     };
     let frames = row.ours.frames.iter().enumerate();
-    Ok(Case {
+    let mut case = Case {
         story: story.to_owned(),
         mode: row.sample.mode,
         registers: row.sample.registers.clone(),
         pac_mask,
         known: true,
         mappings,
-        memory,
+        memory: memory
+            .into_iter()
+            .map(|(start, words)| (start, words.into_iter().map(Some).collect()))
+            .collect(),
         end: row.ours.end.clone(),
         skipped: row.ours.skipped,
         frames: frames.map(|(n, frame)| CaseFrame { frame: *frame, name: name(n) }).collect(),
-    })
+    };
+    let architecture = case.registers.architecture;
+    let mut machine =
+        Machine::start(architecture, Object::Modern, Build::Fast).ok_or("no C compiler (cc) found")?;
+    let again = case.differences(&case.run(&mut machine));
+    if !again.is_empty() {
+        return Err(format!("walked again from the case, it differs: {again}"));
+    }
+    case.minimise(&mut machine);
+    Ok(case)
 }
 
 /// The rows that hold at these ELF addresses, each with the row behind it.

@@ -53,8 +53,9 @@ pub(crate) fn compile(compiler: &str, source: &str, name: &str, flags: &[&str]) 
         .arg(&path)
         .arg(source);
     let status = command.status().ok()?;
-    assert!(status.success(), "{source} does not compile with {compiler} {flags:?}");
-    Some(path)
+    // A cross compiler may have come without a C library.
+    assert!(status.success() || compiler != "cc", "{source} does not compile with {compiler} {flags:?}");
+    status.success().then_some(path)
 }
 
 /// `tests/replay/programs/frames.c` for this machine.
@@ -311,7 +312,7 @@ fn record_all_x86_64() {
             // A page border behind the first return address, and nothing beyond.
             let (start, words) = case.memory.first_mut().unwrap();
             words.truncate(1);
-            let down = *start - (*start & !0xfff | 0xff8);
+            let down = start.wrapping_sub(*start & !0xfff | 0xff8);
             *start = start.wrapping_sub(down);
             case.registers.set("rsp", case.registers.sp().wrapping_sub(down));
             case.memory.truncate(1);
@@ -411,6 +412,11 @@ fn record_all_arm64() {
     drop(session);
     let path = go("stacks-go-arm64", "arm64").unwrap();
     let (_program, mut session) = arm64(&path, &[]).unwrap();
-    let rows = session.step_through("main.withFrame", 12).unwrap();
-    write(&mut session, rows.last().unwrap(), "aarch64-go", "A goroutine of Go on arm64.");
+    let rows = session.step_through("main.leaf", 0).unwrap();
+    write(
+        &mut session,
+        rows.last().unwrap(),
+        "aarch64-go",
+        "A goroutine of Go on arm64 at a leaf function: its return address is in the link register.",
+    );
 }
