@@ -18,11 +18,16 @@ fn load(object: Object, filter: FilterSettings) -> Scene {
 /// Samples for a moment and checks that all of them are of `wanted`, that there are some, and that the rest is counted.
 fn check(mut scene: Scene, choice: Choice, wanted: u32) {
     scene.sampler.choose(choice, true).unwrap();
-    let samples = scene.collect(100, |_| true);
+    let mut samples = scene.collect(100, |_| true);
+    let filtered =
+        |scene: &Scene| scene.sampler.counters().into_iter().find(|c| c.0 == "filtered").unwrap().1;
+    // The others may get little of a crowded machine.
+    while filtered(&scene) <= 20 {
+        samples.extend(scene.collect(20, |_| true));
+    }
     let strangers: Vec<_> = samples.iter().filter(|sample| sample.pid != wanted).collect();
     assert!(strangers.is_empty(), "{choice}: {strangers:x?}");
-    let counters = scene.check_counters();
-    assert!(counters["filtered"] > 20, "{choice}: {counters:?}");
+    scene.check_counters();
 }
 
 #[test]
