@@ -51,7 +51,7 @@ static __always_inline u32 step_by_frame_pointer(struct record *r, u32 why)
 		return why;
 	if (read_word(r, fp, &next_fp) || read_word(r, fp + 8, &pc))
 		return why;
-	if (enter_caller(r, pc, fp + 16, next_fp))
+	if (enter_caller(r, pc, caller_sp(fp, next_fp), next_fp))
 		return why;
 	r->approximate = why;
 	r->approximate_frames++;

@@ -36,6 +36,13 @@ static __always_inline u64 code_pointer(u64 value)
 	return value;
 }
 
+/* Stack pointer of the caller, given the frame pointers of both: the frame record lies at the end of the callee's frame. */
+static __always_inline u64 caller_sp(u64 fp, u64 next_fp)
+{
+	(void)next_fp;
+	return fp + 16;
+}
+
 /* Signal trampoline: sp points at the ucontext; 40 bytes on, its registers begin, in sigcontext's order. */
 static __always_inline long read_signal_frame(struct record *r)
 {
@@ -97,6 +104,16 @@ static __always_inline void regs_to_frame(struct record *r)
 static __always_inline u64 code_pointer(u64 value)
 {
 	return value & ~settings.pac_mask;
+}
+
+/*
+ * Stack pointer of the caller, given the frame pointers of both. The callee's frame record says nothing of it, for it lies
+ * at the low end of the frame. So does the caller's own: its stack and frame pointer are equal where rules count from the
+ * stack pointer (GCC); where not, they count from the frame pointer. Never lower than the record, so that walks end.
+ */
+static __always_inline u64 caller_sp(u64 fp, u64 next_fp)
+{
+	return next_fp > fp + 16 ? next_fp : fp + 16;
 }
 
 /* Signal trampoline: x0 to x30, sp and pc lie 312 bytes above sp (siginfo 128, ucontext up to the registers 184). */
