@@ -1,5 +1,6 @@
 //! Settings of the agent as it runs: resolved, checked, with the defaults of the reference agent.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Filter;
@@ -20,6 +21,8 @@ pub struct Settings {
     pub table_pool_bytes: u64,
     /// Which kernel object to load.
     pub object: Object,
+    /// Type information of the running kernel (BTF), where it carries none itself.
+    pub kernel_types: Option<PathBuf>,
     /// Processes that the kernel side can know at the same time.
     pub max_processes: u32,
     /// Project that samples belong to, 1 to 4095.
@@ -64,6 +67,7 @@ impl Default for Settings {
             report_jitter: 0.2,
             table_pool_bytes: 64 << 20,
             object: Object::Auto,
+            kernel_types: None,
             max_processes: 8192,
             project_id: 1,
             tags: Vec::new(),
@@ -100,6 +104,7 @@ impl From<&AgentSection> for Settings {
                 KernelObject::Modern => Object::Modern,
                 KernelObject::Legacy => Object::Legacy,
             },
+            kernel_types: section.kernel_types.clone(),
             project_id: section.project_id,
             tags: section.tags.clone(),
             max_processes: (8192_u32 << section.map_scale_factor).min(MAX_PROCESSES),
@@ -161,6 +166,7 @@ impl Settings {
         SamplerSettings {
             frequency_hz: self.frequency_hz,
             object: self.object,
+            kernel_types: self.kernel_types.clone(),
             ring_bytes: wanted.clamp(1 << 20, 64 << 20) as u32,
             max_processes: self.max_processes,
             only_pid: self.only_pid,

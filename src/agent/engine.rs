@@ -90,6 +90,9 @@ impl Engine {
         let chooser = Chooser::new(settings.filter.clone());
         let sampler_settings = SamplerSettings { filter: chooser.settings(), ..settings.sampler(host.cpus) };
         let sampler = Sampler::load(&sampler_settings)?;
+        for missing in sampler.features().missing().iter().filter(|missing| !missing.fatal) {
+            tracing::warn!("{missing}; {}", missing.cure);
+        }
         let tables = Tables::new(sampler.maps()?, settings.table_pool_bytes);
         let how = FollowSettings { only_sampled: chooser.chooses(), env_vars: settings.env_vars.clone() };
         let follower = Follower::start(executables, how).map_err(Error::SideBand)?;

@@ -52,6 +52,8 @@ pub struct AgentSection {
     pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
     pub kernel_object: KernelObject,
+    /// Type information of the running kernel (BTF), where it carries none itself.
+    pub kernel_types: Option<PathBuf>,
     /// Bytes of unwind tables in the kernel.
     pub table_pool: ByteSize,
     /// Who is sampled.
@@ -131,6 +133,7 @@ impl Section for AgentSection {
                     ("legacy", KernelObject::Legacy),
                 ],
             ),
+            kernel_types: settings.optional_text(&key("kernel-types")).map(PathBuf::from),
             table_pool: settings.size(&key("table-pool"), Some(table_pool)).unwrap_or(table_pool),
             filter: FilterSection::read(settings),
             probabilistic: probabilistic(settings),

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use libbpf_rs::libbpf_sys;
 
+use super::restrictions::{Lockdown, Restrictions};
+
 /// Something the kernel or the container lacks, in sentences for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -16,6 +18,12 @@ pub struct Missing {
     pub cure: &'static str,
     /// Whether no sampling is possible at all.
     pub fatal: bool,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.effect)
+    }
 }
 
 /// What the kernel offers to the sampling program. `false` also where the question was not answered.
@@ -32,12 +40,16 @@ pub struct Features {
     pub ring_buffer: bool,
     /// Safe reads of user memory (5.5).
     pub probe_read_user: bool,
+    /// Safe reads of kernel memory (5.5); lockdown for confidentiality takes them away.
+    pub probe_read_kernel: bool,
     /// `bpf_loop` (5.17).
     pub loops: bool,
     /// `bpf_task_pt_regs` and typed task pointers (5.15).
     pub task_registers: bool,
     /// `kernel.perf_event_paranoid`, if readable.
     pub perf_event_paranoid: Option<i32>,
+    /// What is forbidden here although the kernel could do it.
+    pub restrictions: Restrictions,
 }
 
 impl Features {
@@ -69,66 +81,85 @@ impl Features {
             perf_event_program: program == 1,
             ring_buffer: ring == 1,
             probe_read_user: helper(libbpf_sys::BPF_FUNC_probe_read_user),
+            probe_read_kernel: helper(libbpf_sys::BPF_FUNC_probe_read_kernel),
             loops: helper(libbpf_sys::BPF_FUNC_loop),
             task_registers: helper(libbpf_sys::BPF_FUNC_task_pt_regs)
                 && helper(libbpf_sys::BPF_FUNC_get_current_task_btf),
             perf_event_paranoid: std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")
                 .ok()
                 .and_then(|text| text.trim().parse().ok()),
+            restrictions: Restrictions::read(),
         }
     }
 
     /// Whether the modern object can be loaded.
     #[must_use]
     pub fn allows_modern(&self) -> bool {
-        self.loops && self.task_registers && self.kernel_types
+        // Interpreted programs may have no callbacks, and bpf_loop takes one.
+        self.loops && self.task_registers && self.kernel_types && !self.restrictions.jit_off
     }
 
     /// What is missing, worst first.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
+        let Restrictions { lockdown, seccomp, jit_off } = self.restrictions;
+        let confidential = lockdown == Lockdown::Confidentiality;
+        let fatal = |what, effect, cure| Missing { what, effect, cure, fatal: true };
+        let bearable = |what, effect, cure| Missing { what, effect, cure, fatal: false };
+        let nothing = "nothing can be sampled";
         let mut missing = Vec::new();
-        let mut check = |present: bool, absent: Missing| {
-            if !present {
-                missing.push(absent);
-            }
-        };
-        check(
-            self.perf_event_program,
-            Missing {
-                what: "programs on perf events cannot be loaded",
-                effect: "nothing can be sampled",
-                cure: "run as root or with CAP_BPF and CAP_PERFMON, on a kernel with CONFIG_BPF_EVENTS",
-                fatal: true,
-            },
-        );
-        check(
-            self.ring_buffer && self.probe_read_user,
-            Missing {
-                what: "the kernel has no BPF ring buffer or no safe user reads",
-                effect: "nothing can be sampled",
-                cure: "use a kernel of 5.8 or later",
-                fatal: true,
-            },
-        );
-        check(
-            self.kernel_types,
-            Missing {
-                what: "the kernel carries no type information (/sys/kernel/btf/vmlinux)",
-                effect: "nothing can be sampled until it is handed over",
-                cure: "use a kernel with CONFIG_DEBUG_INFO_BTF, or name a BTF file for it in the settings",
-                fatal: true,
-            },
-        );
-        check(
-            self.loops && self.task_registers,
-            Missing {
-                what: "the kernel has no bpf_loop or no bpf_task_pt_regs",
-                effect: "the legacy object is used: everything works, loading takes longer",
-                cure: "none needed; kernels from 5.17 on have both",
-                fatal: false,
-            },
-        );
+        if !self.perf_event_program {
+            // Asking for the rest was refused in the same way, so nothing more is known.
+            missing.push(if seccomp {
+                fatal(
+                    "a seccomp filter, as containers have, refuses the bpf system call, or a capability is missing",
+                    "nothing can be sampled; stores, pages and collectors in this process work",
+                    "run the container privileged, or with CAP_BPF, CAP_PERFMON and a seccomp profile that allows \
+                     bpf and perf_event_open",
+                )
+            } else {
+                fatal(
+                    "programs on perf events cannot be loaded",
+                    nothing,
+                    "run as root or with CAP_BPF and CAP_PERFMON, on a kernel with CONFIG_BPF_EVENTS",
+                )
+            });
+            return missing;
+        }
+        if confidential {
+            missing.push(fatal(
+                "the kernel is locked down for confidentiality: BPF programs may not read its memory",
+                "nothing can be sampled; stores, pages and collectors in this process work",
+                "boot with lockdown=integrity, under which everything works",
+            ));
+        } else if !self.ring_buffer || !self.probe_read_user || !self.probe_read_kernel {
+            missing.push(fatal(
+                "the kernel has no BPF ring buffer or no safe reads of memory",
+                nothing,
+                "use a kernel of 5.10 or later",
+            ));
+        }
+        if !self.kernel_types {
+            missing.push(fatal(
+                "the kernel carries no type information (/sys/kernel/btf/vmlinux)",
+                "nothing can be sampled until it is handed over",
+                "use a kernel with CONFIG_DEBUG_INFO_BTF, or name a BTF file made for it as kernel-types",
+            ));
+        }
+        if jit_off {
+            missing.push(bearable(
+                "BPF programs are interpreted (net.core.bpf_jit_enable is 0)",
+                "the legacy object is used and each sample costs several times as much; stacks are the same",
+                "set net.core.bpf_jit_enable to 1",
+            ));
+        }
+        if !self.loops || !self.task_registers {
+            missing.push(bearable(
+                "the kernel has no bpf_loop or no bpf_task_pt_regs",
+                "the legacy object is used: everything works, loading takes longer",
+                "none needed; kernels from 5.17 on have both",
+            ));
+        }
         missing
     }
 }
@@ -156,9 +187,11 @@ mod tests {
             perf_event_program: true,
             ring_buffer: true,
             probe_read_user: true,
+            probe_read_kernel: true,
             loops: true,
             task_registers: true,
             perf_event_paranoid: Some(2),
+            restrictions: Restrictions::default(),
         }
     }
 
@@ -178,6 +211,24 @@ mod tests {
 
     #[test]
     fn no_permission_is() {
-        assert!(Features { perf_event_program: false, ..all() }.missing()[0].fatal);
+        let refused = Features { perf_event_program: false, ..all() };
+        assert!(refused.missing()[0].fatal);
+        let restrictions = Restrictions { seccomp: true, ..Restrictions::default() };
+        let filtered = Features { restrictions, ..refused };
+        assert!(filtered.missing()[0].what.contains("seccomp"));
+    }
+
+    #[test]
+    fn each_restriction_has_its_sentence() {
+        let with = |restrictions| Features { restrictions, ..all() }.missing();
+        let none = Restrictions::default();
+        assert_eq!(with(Restrictions { lockdown: Lockdown::Integrity, seccomp: true, ..none }), []);
+        let locked = with(Restrictions { lockdown: Lockdown::Confidentiality, ..none });
+        assert!(locked.len() == 1 && locked[0].fatal && locked[0].what.contains("locked down"));
+        let interpreted = with(Restrictions { jit_off: true, ..none });
+        assert!(interpreted.len() == 1 && !interpreted[0].fatal);
+        assert!(!Features { restrictions: Restrictions { jit_off: true, ..none }, ..all() }.allows_modern());
+        let untyped = Features { kernel_types: false, ..all() }.missing();
+        assert!(untyped[0].fatal && untyped[0].cure.contains("kernel-types"));
     }
 }

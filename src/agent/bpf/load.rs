@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use super::abi::{self, COUNTERS, CounterClass};
 use super::choice::{Choice, FilterSettings};
-use super::features::Features;
+use super::features::{Features, Missing};
 use super::maps::KernelMaps;
+use super::restrictions::Restrictions;
 use super::ring::Ring;
 use super::statistics::{self, RunStatistics};
 use super::{RawTrace, perf, pointer_signature};
@@ -100,6 +101,14 @@ pub enum Error {
         /// What it was.
         found: u64,
     },
+    /// The kernel refused the object for a known reason.
+    #[error("{missing} ({message})")]
+    Missing {
+        /// The reason.
+        missing: Missing,
+        /// What the library said first, or the error.
+        message: String,
+    },
     /// The kernel refused the object.
     #[error("kernel refused the {} object: {message}", object.name())]
     Load {
@@ -154,11 +163,17 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Missing { missing, .. } => Some(missing.cure),
             Self::Load { hint, .. } => *hint,
             Self::Clock { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::EACCES | libc::EPERM)) =>
             {
-                Some("run as root or with CAP_PERFMON, or lower kernel.perf_event_paranoid")
+                Some(if Restrictions::read().seccomp {
+                    "run as root or with CAP_PERFMON, in a container also with a seccomp profile that allows \
+                     perf_event_open"
+                } else {
+                    "run as root or with CAP_PERFMON, or lower kernel.perf_event_paranoid"
+                })
             }
             _ => None,
         }
@@ -427,13 +442,17 @@ pub(super) fn load_open(object: Object, open: OpenObject) -> Result<libbpf_rs::O
     open.load().map_err(|error| refused(object, &error))
 }
 
-/// The error of a refused object, with what the library said first.
+/// The error of a refused object: what is known to be missing, or else what the library said first.
 fn refused(object: Object, error: &libbpf_rs::Error) -> Error {
     let warnings = LAST_WARNINGS.lock();
     let first = warnings.iter().map(|text| text.trim_start_matches("libbpf:").trim()).next();
     let message = first.map_or_else(|| format!("{error:#}"), |first| format!("{error:#}: {first}"));
-    let hint = Features::probe().missing().first().map(|missing| missing.cure);
-    Error::Load { object, message, hint }
+    drop(warnings);
+    let missing = Features::probe().missing();
+    match missing.into_iter().next() {
+        Some(missing) if missing.fatal => Error::Missing { missing, message },
+        missing => Error::Load { object, message, hint: missing.map(|missing| missing.cure) },
+    }
 }
 
 /// Brings the settings into the object before it is loaded.
