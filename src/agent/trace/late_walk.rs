@@ -125,10 +125,12 @@ fn by_frame_pointer(registers: &Registers, copy: &StackCopy) -> Option<Registers
     if fp < sp || fp - sp > limits::MAX_APPROXIMATE_FRAME || !fp.is_multiple_of(8) {
         return None;
     }
+    let next_fp = copy.word(fp)?;
     Some(Registers {
         pc: copy.word(fp + 8)?,
-        sp: fp + 16,
-        fp: copy.word(fp)?,
+        // As `caller_sp` in `bpf/regs.h`: on arm64 the record lies at the low end of the frame.
+        sp: if cfg!(target_arch = "aarch64") { next_fp.max(fp + 16) } else { fp + 16 },
+        fp: next_fp,
         all: None,
         is_return_address: true,
     })
