@@ -289,6 +289,8 @@ struct Walk<'a> {
     address: u64,
     architecture: Architecture,
     called: Places,
+    /// Places that some branch leads to: the keys of `targets`, and some of earlier groups.
+    reached: Places,
     /// What branches say about their targets.
     targets: HashMap<u32, State>,
     /// Rows of the group.
@@ -348,6 +350,7 @@ pub(super) fn rows(code: &[u8], address: u64, architecture: Architecture, mut ro
         address,
         architecture,
         called: called(code, architecture),
+        reached: Places::none_in(code.len()),
         targets: HashMap::new(),
         rows: Vec::new(),
         resumed: None,
@@ -409,7 +412,9 @@ impl Walk<'_> {
             };
             let next = at + usize::from(len);
             let is_filler = effect == Effect::Padding || effect == Effect::Halt;
-            let known = self.targets.get(&(at as u32)).copied();
+            // Most places are no target: the bit is asked first.
+            let known =
+                if self.reached.contains(at) { self.targets.get(&(at as u32)).copied() } else { None };
             if is_filler && known.is_none() && before != Before::Fall {
                 is_padded = true;
                 at = next;
@@ -487,6 +492,7 @@ impl Walk<'_> {
         let met = known.map_or(state, |known| known.meet(state));
         if known != Some(met) {
             self.targets.insert(target as u32, met);
+            self.reached.add(target);
             self.learnt |= target <= from;
         }
     }
