@@ -94,6 +94,14 @@ pub enum Rule {
     Unknown,
 }
 
+impl Rule {
+    /// Whether the caller it leads to is approximate.
+    #[must_use]
+    pub fn is_guess(&self) -> bool {
+        matches!(self, Self::Guess { .. } | Self::BorrowedFramePointer)
+    }
+}
+
 /// From `address` on, up to the next row, `rule` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {

@@ -176,6 +176,7 @@ pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi:
 
 /// [`encode`] the other way round.
 fn decode(rule: &abi::Rule) -> Option<Rule> {
+    let is_guess = u32::from(rule.ra) & abi::RA_GUESS != 0;
     let register = || abi::slot_register(rule.slot);
     let offset = rule.cfa_offset;
     let is_deref = matches!(u32::from(rule.cfa), abi::CFA_DEREF_SP | abi::CFA_DEREF_FP);
@@ -186,6 +187,7 @@ fn decode(rule: &abi::Rule) -> Option<Rule> {
         abi::CFA_DEREF_SP => CfaRule::DerefSp { offset, add: rule.ra_offset },
         abi::CFA_DEREF_FP => CfaRule::DerefFp { offset, add: rule.ra_offset },
         abi::CFA_REGISTER => CfaRule::Register { register: register()?, offset },
+        abi::CFA_FRAME_POINTER if is_guess => return Some(Rule::BorrowedFramePointer),
         abi::CFA_FRAME_POINTER => return Some(Rule::FramePointer),
         abi::CFA_SIGNAL => return Some(Rule::Signal),
         abi::CFA_STOP => return Some(Rule::Stop),
@@ -197,7 +199,7 @@ fn decode(rule: &abi::Rule) -> Option<Rule> {
         abi::FP_AT_FP => FpRule::AtFp(rule.fp_offset),
         _ => FpRule::Unknown,
     };
-    let ra = match u32::from(rule.ra) {
+    let ra = match u32::from(rule.ra) & !abi::RA_GUESS {
         abi::RA_AT_CFA if is_deref => RaRule::AtCfa(-8),
         abi::RA_AT_CFA => RaRule::AtCfa(rule.ra_offset),
         _ => match register()? {
@@ -205,7 +207,7 @@ fn decode(rule: &abi::Rule) -> Option<Rule> {
             register => RaRule::Register(register),
         },
     };
-    Some(Rule::Frame { cfa, fp, ra })
+    Some(if is_guess { Rule::Guess { cfa, fp, ra } } else { Rule::Frame { cfa, fp, ra } })
 }
 
 #[cfg(test)]
@@ -288,6 +290,9 @@ mod tests {
         let Rule::Frame { cfa, fp, ra } = frame(CfaRule::Sp(24)) else { unreachable!() };
         let guess = encode(&Rule::Guess { cfa, fp, ra }).unwrap();
         assert_eq!((guess.ra, guess.cfa_offset), (abi::RA_GUESS as u8 | abi::RA_AT_CFA as u8, 24));
+        for rule in [Rule::Guess { cfa, fp, ra }, Rule::BorrowedFramePointer, Rule::FramePointer] {
+            assert_eq!(decode(&encode(&rule).unwrap()), Some(rule));
+        }
         let deref = CfaRule::DerefFp { offset: -16, add: 8 };
         assert_eq!(encode(&frame(deref)).map(|rule| rule.ra_offset), Some(8));
         let fp = FpRule::Unchanged;

@@ -69,11 +69,15 @@ fn walk(
             return (why, pending);
         }
         frames.push(frame(&registers, approximate.is_some()));
+        let is_guess = matches!(&code, Code::Rule(rule) if rule.is_guess());
         let (why, found) = match code {
             Code::Rule(Rule::Unknown) => (EndReason::NoRule, None),
             Code::Rule(rule) => {
                 match step(Some(rule), Architecture::HOST, &registers, |address| copy.word(address)) {
+                    // A zero that a guess led to is no proof of the root.
+                    Ok(None) if is_guess => return (EndReason::NoRule, pending),
                     Ok(None) => return (EndReason::Complete, pending),
+                    Ok(Some(caller)) if is_guess => (EndReason::NoRule, Some(caller)),
                     Ok(Some(caller)) => (EndReason::Complete, Some(caller)),
                     Err(Trouble::NoRule | Trouble::Register(_)) => return (EndReason::NoRule, pending),
                     Err(Trouble::Memory(address)) => return (unreadable(copy, address), pending),
@@ -87,7 +91,7 @@ fn walk(
             Code::WithoutTable => (EndReason::NoTable, None),
             Code::Unmapped => (EndReason::NoMapping, None),
         };
-        approximate = found.is_none().then_some(why);
+        approximate = (found.is_none() || is_guess).then_some(why);
         registers = match found.or_else(|| by_frame_pointer(&registers, copy)) {
             Some(caller) if is_code_address(caller.pc) => caller,
             Some(_) if approximate.is_none() => return (EndReason::BadReturnAddress, pending),
