@@ -167,6 +167,7 @@ fn derive(from: &str, name: &str, story: &str, change: impl Fn(&mut Case)) {
 
 #[test]
 #[ignore = "writes the committed cases"]
+#[allow(clippy::too_many_lines, reason = "a list of scenes")]
 fn record_all_x86_64() {
     let omitted = frames("frames-omitted", &["-fomit-frame-pointer", "-Wl,-z,lazy"]).unwrap();
     let kept = frames("frames-kept", &["-fno-omit-frame-pointer"]).unwrap();
