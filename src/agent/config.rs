@@ -19,6 +19,8 @@ pub struct Settings {
     pub report_jitter: f64,
     /// Bytes of unwind tables that the kernel side may hold.
     pub table_pool_bytes: u64,
+    /// Where finished unwind tables are kept between two starts; `None` = nowhere.
+    pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
     pub object: Object,
     /// Type information of the running kernel (BTF), where it carries none itself.
@@ -66,6 +68,7 @@ impl Default for Settings {
             report_interval: Duration::from_secs(5),
             report_jitter: 0.2,
             table_pool_bytes: 64 << 20,
+            cache_directory: None,
             object: Object::Auto,
             kernel_types: None,
             max_processes: 8192,
@@ -99,6 +102,7 @@ impl From<&AgentSection> for Settings {
             report_interval: section.reporter_interval,
             report_jitter: section.reporter_jitter,
             table_pool_bytes: section.table_pool.0,
+            cache_directory: section.cache_directory.clone().or_else(default_cache_directory),
             object: match section.kernel_object {
                 KernelObject::Auto => Object::Auto,
                 KernelObject::Modern => Object::Modern,
@@ -128,6 +132,11 @@ impl From<&AgentSection> for Settings {
             ..Self::default()
         }
     }
+}
+
+/// Where root keeps tables; others have to name a place.
+fn default_cache_directory() -> Option<PathBuf> {
+    rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/cache/everflame"))
 }
 
 /// Names are those of the hosts index; secrets are not among them.

@@ -94,7 +94,11 @@ impl Engine {
             tracing::warn!("{missing}; {}", missing.cure);
         }
         let tables = Tables::new(sampler.maps()?, settings.table_pool_bytes);
-        let how = FollowSettings { only_sampled: chooser.chooses(), env_vars: settings.env_vars.clone() };
+        let how = FollowSettings {
+            only_sampled: chooser.chooses(),
+            env_vars: settings.env_vars.clone(),
+            cache_directory: settings.cache_directory.clone(),
+        };
         let follower = Follower::start(executables, how).map_err(Error::SideBand)?;
         status.update(|status| {
             status.frequency_hz = settings.frequency_hz;
@@ -437,6 +441,8 @@ impl Engine {
             ("executables_without_table", follow.tables.without),
             ("tables_refused", follow.tables.refused),
             ("tables_retired", follow.tables.retired),
+            ("tables_evicted", follow.tables.evicted),
+            ("tables_from_cache", follow.tables.cached),
             ("executables_open", self.follower.open_executables() as u64),
             ("tables_pending", self.follower.pending_tables() as u64),
         ]);

@@ -198,6 +198,9 @@ pub struct AgentArgs {
     /// Doublings of the room for tables and processes in the kernel, 0 to 8 [default: 0]
     #[arg(long, help_heading = "Cost", value_name = "N")]
     pub map_scale_factor: Option<String>,
+    /// Directory of finished unwind tables [default: /var/cache/everflame with root, none without]
+    #[arg(long, help_heading = "Cost", value_name = "DIR")]
+    pub cache_directory: Option<String>,
     /// Raw stacks that are remembered, 1024 to 1048576 [default: 32768]
     #[arg(long, help_heading = "Cost", value_name = "N")]
     pub frame_cache_size: Option<String>,
@@ -284,6 +287,7 @@ impl AgentArgs {
             ("max-cpu-percent", &self.max_cpu_percent),
             ("max-memory", &self.max_memory),
             ("map-scale-factor", &self.map_scale_factor),
+            ("cache-directory", &self.cache_directory),
             ("frame-cache-size", &self.frame_cache_size),
             ("monitor-interval", &self.monitor_interval),
             ("clock-sync-interval", &self.clock_sync_interval),

@@ -48,7 +48,7 @@ pub struct AgentSection {
     pub reporter_interval: Duration,
     /// Share of the interval by which windows vary.
     pub reporter_jitter: f64,
-    /// Where finished tables may be kept.
+    /// Where finished unwind tables are kept; root without a word: `/var/cache/everflame`.
     pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
     pub kernel_object: KernelObject,
@@ -104,7 +104,7 @@ impl Section for AgentSection {
     fn read(settings: &Settings) -> Self {
         let key = |name: &str| format!("{}.{name}", Self::NAME);
         // The secret of all kinds of agents must be present only where a collector is named; `run` checks that.
-        settings.without_effect(&[key("cache-directory"), key("no-kernel-version-check")]);
+        settings.without_effect(&[key("no-kernel-version-check")]);
         later::refuse(settings);
         let map_scale_factor = settings.number(&key("map-scale-factor"), 0, 0..=8) as u32;
         let table_pool = ByteSize((64 << 20 << map_scale_factor).min(MAX_TABLE_POOL));

@@ -99,6 +99,10 @@ impl Memory for Link {
         panic!("the child searches the pages")
     }
 
+    fn write_word(&mut self, id: u32, word: usize, value: u32) {
+        self.send('W', &[&bytes_of(&[id, word as u32, value])]);
+    }
+
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {
         self.send('R', &[&u32::from(id).to_le_bytes(), &bytes_of(&rule)]);
     }

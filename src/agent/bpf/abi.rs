@@ -22,7 +22,7 @@ pub enum CounterClass {
 }
 
 /// `struct abi_rule`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
 pub(crate) struct Rule {
     pub(crate) cfa: u8,
@@ -32,6 +32,15 @@ pub(crate) struct Rule {
     pub(crate) cfa_offset: i32,
     pub(crate) fp_offset: i32,
     pub(crate) ra_offset: i32,
+}
+
+impl std::hash::Hash for Rule {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // In two words instead of seven: tables of a million rows are hashed row by row.
+        let [first, second, third, fourth] = self.words();
+        state.write_u64(u64::from(first) << 32 | u64::from(second));
+        state.write_u64(u64::from(third) << 32 | u64::from(fourth));
+    }
 }
 
 impl Rule {

@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libbpf_rs::libbpf_sys;
 use memmap2::{MmapOptions, MmapRaw};
@@ -47,6 +48,17 @@ impl MappedArray {
         // SAFETY: the word lies inside the mapping (checked above), which lives as long as `self`; the kernel side never
         // writes to these maps, and this process only through `&mut self`.
         Some(unsafe { self.map.as_ptr().cast::<u32>().add(at).read_volatile() })
+    }
+
+    /// Stores one word that the kernel side may be reading: it sees the old one or the new one, and with it every word
+    /// stored before.
+    fn write_word(&mut self, at: usize, word: u32) {
+        let end = at.checked_add(1).and_then(|end| end.checked_mul(size_of::<u32>()));
+        assert!(end.is_some_and(|end| end <= self.map.len()), "word within the array");
+        // SAFETY: the word lies inside the mapping (asserted above), which lives as long as `self` and is page aligned;
+        // nothing in this process holds a reference into it, and the kernel only reads it.
+        let to = unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().cast::<u32>().add(at)) };
+        to.store(word, Ordering::Release);
     }
 }
 
@@ -101,6 +113,11 @@ impl Memory for KernelMaps {
         let at = (id % abi::PART_PAGES * abi::PAGE_WORDS) as usize + word;
         let part = self.mapped_parts.get((id / abi::PART_PAGES) as usize);
         part.and_then(|part| part.word(at)).unwrap_or(u32::MAX)
+    }
+
+    fn write_word(&mut self, id: u32, word: usize, value: u32) {
+        let part = &mut self.mapped_parts[(id / abi::PART_PAGES) as usize];
+        part.write_word((id % abi::PART_PAGES * abi::PAGE_WORDS) as usize + word, value);
     }
 
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {

@@ -123,6 +123,7 @@ mod tests {
     use std::fs::File;
     use std::process::Command;
 
+    use super::super::byte_budget::ByteBudget;
     use super::super::executable::tests::origin;
     use super::super::unwind_image;
     use super::*;
@@ -205,7 +206,10 @@ mod tests {
         let mut origin = origin(program.to_str().unwrap());
         origin.pid = std::process::id();
         let executable = Executable::read(image, origin).unwrap();
-        let build = || unwind_image::build(File::open(&program).unwrap(), Some(&executable)).unwrap();
+        let build = || {
+            let budget = ByteBudget::new(0);
+            unwind_image::rows(File::open(&program).unwrap(), Some(&executable), &budget).unwrap()
+        };
         let rules = |kind: fn(&Rule) -> bool| build().rules.iter().filter(|rule| kind(rule)).count();
         let exact = rules(|rule| matches!(rule, Rule::Frame { .. }));
         let _ = std::fs::rename(folder.path().join("program.debug"), folder.path().join("elsewhere"));

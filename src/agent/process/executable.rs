@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::table_use::Heat;
 use crate::model::FileId;
 use crate::symbols::elf::Elf;
 use crate::symbols::file_id;
@@ -28,6 +29,8 @@ pub(crate) struct Executable {
     pub(crate) key: FileKey,
     /// Size and time of change when it was read.
     pub(crate) stamp: Stamp,
+    /// Samples that lie in it.
+    pub(crate) heat: Heat,
     /// `PT_LOAD` segments.
     loads: Box<[Load]>,
 }
@@ -93,6 +96,7 @@ impl Executable {
             seen_in: origin.pid,
             key: origin.key,
             stamp: origin.stamp,
+            heat: Heat::default(),
         })
     }
 

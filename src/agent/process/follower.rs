@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address_space::Content;
@@ -17,6 +18,7 @@ use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
 use super::procfs;
 use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
 use super::table_builder::{TableBuilder, TableCounts, TableState};
+use super::table_cache::TableCache;
 use crate::agent::host::clock::{monotonic_ns, thread_cpu_ns};
 use crate::agent::kernel_symbols::KernelNames;
 use crate::model::{ElfAddr, FileId};
@@ -112,6 +114,8 @@ pub(crate) struct FollowSettings {
     pub(crate) only_sampled: bool,
     /// Environment variables whose values are reported.
     pub(crate) env_vars: Vec<String>,
+    /// Where finished tables are kept between two starts.
+    pub(crate) cache_directory: Option<PathBuf>,
 }
 
 impl Follower {
@@ -121,7 +125,11 @@ impl Follower {
     /// When the side-band cannot be opened.
     pub(crate) fn start(executables: &Arc<Executables>, how: FollowSettings) -> io::Result<Self> {
         let events = Events::open()?;
-        let builder = TableBuilder::start(executables, WORKERS)?;
+        let cache = how.cache_directory.as_deref().and_then(|directory| {
+            let cache = TableCache::open(directory);
+            cache.inspect_err(|error| tracing::warn!("unwind tables are not kept: {error}")).ok()
+        });
+        let builder = TableBuilder::start(executables, WORKERS, cache)?;
         let now_ns = monotonic_ns();
         let mut follower = Self {
             events,

@@ -4,6 +4,7 @@
 //! informed through [`KernelSide`]. Knows nothing of samples and reports.
 
 mod address_space;
+mod byte_budget;
 mod container_names;
 mod debug_file;
 mod describe;
@@ -17,6 +18,9 @@ mod procfs;
 pub mod remote_memory;
 mod table;
 mod table_builder;
+mod table_cache;
+mod table_maker;
+mod table_use;
 mod unwind_image;
 
 pub(crate) use address_space::{Content, Mapping};
@@ -26,6 +30,9 @@ pub use executables::Executables;
 pub(crate) use follower::{Code, FollowSettings, Follower, GivenUp};
 pub use kernel_side::{KernelSide, KernelSideError, ProcessMapping, TableId};
 pub(crate) use table::Image;
+pub use table_cache::CacheError;
+pub use table_maker::TableMaker;
+pub use unwind_image::NoTable;
 
 /// When a process began, in ticks of 10 ms since boot; `None` when there is none of this number.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {

@@ -15,7 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use super::executable::Executable;
 use super::executables::Executables;
 use super::kernel_side::{KernelSide, KernelSideError, TableId};
-use super::unwind_image::{self, NoTable};
+use super::table_cache::TableCache;
+use super::table_maker::TableMaker;
+use super::table_use::Uses;
+use super::unwind_image::NoTable;
 use crate::agent::host::release_freed_memory;
 use crate::agent::tables::TableImage;
 use crate::model::FileId;
@@ -30,7 +33,7 @@ const MAX_FINISHED: usize = 8;
 enum State {
     Waiting,
     Published(TableId),
-    /// Refused by the kernel side for want of room. Asked for again when sampled, but not at once.
+    /// There was no room, or it was needed for others. Asked for again when sampled, but not before then.
     Refused(Instant),
     /// Without rows, or not readable. Frame pointers are all there is.
     None,
@@ -57,8 +60,10 @@ impl TableState {
     }
 }
 
-/// How long a refused table is not built again: retired ones make room only after a grace period of the kernel side.
+/// How long a refused or evicted table is not built again.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// The same when others were evicted for it: their pages are free after the kernel side's grace of a second.
+const ROOM_COMES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Counts of what came of the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,8 +74,12 @@ pub(crate) struct TableCounts {
     pub(crate) without: u64,
     /// Refused because the kernel side is full.
     pub(crate) refused: u64,
-    /// Given back to make room.
+    /// Given back to make room: no process maps them.
     pub(crate) retired: u64,
+    /// Given up, though mapped, for tables that are used more.
+    pub(crate) evicted: u64,
+    /// Taken from the disk cache.
+    pub(crate) cached: u64,
 }
 
 /// Queue, workers and states.
@@ -79,12 +88,14 @@ pub(crate) struct TableBuilder {
     shared: Arc<Shared>,
     states: HashMap<FileId, State>,
     counts: TableCounts,
+    uses: Uses,
     wake: io::PipeReader,
     workers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    maker: TableMaker,
     queue: Mutex<Queue>,
     /// Work has come, room has come, or the end.
     changed: Condvar,
@@ -111,17 +122,26 @@ impl Queue {
 }
 
 impl TableBuilder {
-    /// Starts `workers` threads.
+    /// Starts `workers` threads. With a cache they look there first, and keep there what they build.
     ///
     /// # Errors
     /// When the system gives no threads or no pipe.
-    pub(crate) fn start(executables: &Arc<Executables>, workers: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        executables: &Arc<Executables>,
+        workers: usize,
+        cache: Option<TableCache>,
+    ) -> io::Result<Self> {
         let (wake, ring) = io::pipe()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            maker: TableMaker::with_cache(cache),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let mut builder = Self {
             shared,
             states: HashMap::new(),
             counts: TableCounts::default(),
+            uses: Uses::default(),
             wake,
             workers: Vec::new(),
         };
@@ -149,7 +169,7 @@ impl TableBuilder {
         match self.states.get(&file_id) {
             None => {}
             Some(State::Waiting) if heat > 0 => {}
-            Some(State::Refused(since)) if heat > 0 && since.elapsed() >= REFUSED_FOR => {
+            Some(State::Refused(until)) if heat > 0 && Instant::now() >= *until => {
                 self.states.remove(&file_id);
             }
             Some(_) => return,
@@ -165,6 +185,7 @@ impl TableBuilder {
             None if queue.waiting.len() >= MAX_WAITING => return,
             None => {
                 self.states.insert(file_id, State::Waiting);
+                self.uses.asked(file_id, &executable.heat);
             }
         }
         queue.arrivals += 1;
@@ -174,12 +195,14 @@ impl TableBuilder {
         self.shared.changed.notify_one();
     }
 
-    /// Publishes what workers have finished. Returns the contents that this was about, with or without a table now.
+    /// Publishes what workers have finished. Returns the contents that this was about, with or without a table now, and those
+    /// whose table was evicted.
     pub(crate) fn publish(
         &mut self,
         kernel: &mut dyn KernelSide,
         is_mapped: impl Fn(FileId) -> bool,
     ) -> Vec<FileId> {
+        self.uses.fade(Instant::now());
         let finished = std::mem::take(&mut self.shared.queue.lock().finished);
         if finished.is_empty() {
             return Vec::new();
@@ -189,7 +212,9 @@ impl TableBuilder {
         let mut settled = Vec::with_capacity(finished.len());
         for (file_id, table) in finished {
             let state = match table {
-                Ok(table) if !table.is_empty() => self.publish_one(file_id, &table, kernel, &is_mapped),
+                Ok(table) if !table.is_empty() => {
+                    self.publish_one(file_id, &table, kernel, &is_mapped, &mut settled)
+                }
                 Ok(_) => State::None,
                 Err(error) => {
                     tracing::debug!(file = %file_id, "no unwind table: {error}");
@@ -209,6 +234,7 @@ impl TableBuilder {
         table: &TableImage,
         kernel: &mut dyn KernelSide,
         is_mapped: &impl Fn(FileId) -> bool,
+        evicted: &mut Vec<FileId>,
     ) -> State {
         let mut answer = kernel.publish_image(table);
         if matches!(answer, Err(KernelSideError::PoolFull { .. }))
@@ -219,23 +245,53 @@ impl TableBuilder {
         match answer {
             Ok(id) => {
                 self.counts.published += 1;
+                self.uses.published(file_id, table.bytes().max(1));
                 State::Published(id)
+            }
+            Err(KernelSideError::PoolFull { .. })
+                if self.evict_for(file_id, table.bytes(), kernel, evicted) =>
+            {
+                State::Refused(Instant::now() + ROOM_COMES_WITHIN)
             }
             Err(error) => {
                 self.counts.refused += 1;
                 tracing::warn!(file = %file_id, rows = table.source_rows(), "unwind table not published: {error}");
-                State::Refused(Instant::now())
+                State::Refused(Instant::now() + REFUSED_FOR)
             }
         }
+    }
+
+    /// Gives up tables that are used much less than that of `file_id` would be. The processes that map them lose them at
+    /// once; the room comes when no program can be reading them any more.
+    fn evict_for(
+        &mut self,
+        file_id: FileId,
+        bytes: u64,
+        kernel: &mut dyn KernelSide,
+        evicted: &mut Vec<FileId>,
+    ) -> bool {
+        let victims = self.uses.colder_than(file_id, bytes);
+        for victim in &victims {
+            let refused = State::Refused(Instant::now() + REFUSED_FOR);
+            if let Some(State::Published(table)) = self.states.insert(*victim, refused) {
+                kernel.retire(table);
+                self.counts.published -= 1;
+                self.counts.evicted += 1;
+            }
+            self.uses.forget(*victim);
+            evicted.push(*victim);
+        }
+        !victims.is_empty()
     }
 
     /// Gives back tables of files that no process maps. Returns how many.
     fn retire_unmapped(&mut self, kernel: &mut dyn KernelSide, is_mapped: impl Fn(FileId) -> bool) -> u64 {
         let before = self.counts.retired;
-        let counts = &mut self.counts;
+        let (counts, uses) = (&mut self.counts, &mut self.uses);
         self.states.retain(|file_id, state| match state {
             State::Published(table) if !is_mapped(*file_id) => {
                 kernel.retire(*table);
+                uses.forget(*file_id);
                 counts.retired += 1;
                 counts.published -= 1;
                 false
@@ -248,6 +304,7 @@ impl TableBuilder {
     /// Forgets contents that the registry has forgotten.
     pub(crate) fn forget(&mut self, files: &[FileId], kernel: &mut dyn KernelSide) {
         for file_id in files {
+            self.uses.forget(*file_id);
             match self.states.get(file_id) {
                 Some(State::Published(table)) => {
                     kernel.retire(*table);
@@ -271,7 +328,7 @@ impl TableBuilder {
 
     /// Counts so far.
     pub(crate) fn counts(&self) -> TableCounts {
-        self.counts
+        TableCounts { cached: self.shared.maker.cached(), ..self.counts }
     }
 
     /// Becomes readable when a table is finished.
@@ -312,10 +369,8 @@ fn work(shared: &Shared, executables: &Executables, mut ring: io::PipeWriter) {
                 shared.changed.wait(&mut queue);
             }
         };
-        let table = match executables.handle(&executable) {
-            Some(file) => unwind_image::build(file, Some(&executable)).map(|table| TableImage::new(&table)),
-            None => Err(NoTable::Gone),
-        };
+        let table =
+            shared.maker.image_of(executable.file_id, Some(&executable), || executables.handle(&executable));
         let mut queue = shared.queue.lock();
         queue.in_work -= 1;
         queue.finished.push((executable.file_id, table));

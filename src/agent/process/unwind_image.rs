@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::ops::Range;
 
+use super::byte_budget::ByteBudget;
 use super::debug_file;
 use super::executable::Executable;
+use crate::agent::tables::TableImage;
 use crate::model::{ElfAddr, FileOffset};
 use crate::symbols::elf::{Elf, Section};
 use crate::symbols::mapped::{Bytes, ImageFile};
@@ -58,7 +60,7 @@ const SECTION_HEADER_BYTES: u64 = 64;
 
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoTable {
+pub enum NoTable {
     /// The file cannot be read.
     #[error("{0}")]
     File(#[from] Error),
@@ -70,21 +72,41 @@ pub(crate) enum NoTable {
     Gone,
 }
 
-/// Builds the table of an executable; with `origin`, its separate debug file is looked for where it says too little.
+/// The finished table of an executable; with `origin`, its separate debug file is looked for where it says too little.
+/// Waits until `budget` has room for the parts that it copies.
 ///
 /// # Errors
 /// When the file cannot be read or is none of this machine. One without unwind information gives a table without rows.
-pub(crate) fn build(file: File, origin: Option<&Executable>) -> std::result::Result<UnwindTable, NoTable> {
+pub(super) fn build(
+    file: File,
+    origin: Option<&Executable>,
+    budget: &ByteBudget,
+) -> std::result::Result<TableImage, NoTable> {
+    Ok(TableImage::new(&rows(file, origin, budget)?))
+}
+
+/// Its rows, before they are packed.
+pub(super) fn rows(
+    file: File,
+    origin: Option<&Executable>,
+    budget: &ByteBudget,
+) -> std::result::Result<UnwindTable, NoTable> {
+    let length = |ranges: &[Range<u64>]| {
+        ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)))
+    };
     let elf = Elf::open(ImageFile::open(file)?)?;
     let ranges = parts(&elf)?;
+    // Held until the rows are there.
+    let mut share = budget.take(length(&ranges).min(MAX_COPIED_BYTES));
     let mut image = SparseImage::copy(elf.image(), &ranges, MAX_COPIED_BYTES)?;
     let undescribed = unwind::undescribed(&image)?;
-    let bytes: u64 = undescribed.iter().map(|range| range.end - range.start).sum();
+    let bytes = length(&undescribed);
     let mut debug = None;
     if bytes >= WORTH_A_SEARCH_BYTES {
         let found = origin.and_then(|executable| debug_file::find(&elf, executable));
         debug = found
             .and_then(|found| SparseImage::copy(found.image(), &parts(&found).ok()?, MAX_COPIED_BYTES).ok());
+        share.grow(bytes);
         image.add(elf.image(), &undescribed);
     }
     drop(elf);
@@ -154,7 +176,7 @@ mod tests {
     #[test]
     fn sparse_copy_gives_the_same_table_as_the_whole_file() {
         let whole = unwind::from_elf(&std::fs::read(std::env::current_exe().unwrap()).unwrap()).unwrap();
-        let sparse = build(own(), None).unwrap();
+        let sparse = rows(own(), None, &ByteBudget::new(0)).unwrap();
         assert!(whole.rows.len() > 1000);
         assert!(
             whole == sparse,
@@ -175,7 +197,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().contains("librustc_driver") {
-                let table = build(File::open(&path).unwrap(), None).unwrap();
+                let table = rows(File::open(&path).unwrap(), None, &ByteBudget::new(0)).unwrap();
                 let whole = unwind::from_elf(&std::fs::read(&path).unwrap()).unwrap();
                 assert!(table.rows.len() > 100_000 && table == whole, "{}", path.display());
                 seen += 1;
@@ -188,7 +210,7 @@ mod tests {
     fn every_library_of_this_process_has_a_table() {
         for range in crate::agent::process::procfs::maps(std::process::id()).unwrap().ranges {
             if range.is_file() {
-                let table = build(File::open(&range.path).unwrap(), None).unwrap();
+                let table = rows(File::open(&range.path).unwrap(), None, &ByteBudget::new(0)).unwrap();
                 let whole = unwind::from_elf(&std::fs::read(&range.path).unwrap()).unwrap();
                 assert!(table == whole, "{} differs from the whole file", range.path.display());
             }
@@ -207,7 +229,7 @@ mod tests {
         bytes.extend(headers);
         bytes[32..40].copy_from_slice(&new_at.to_le_bytes());
         let file = crate::agent::host::memory_file(c"moved", &bytes).unwrap();
-        let table = build(file, None).unwrap();
+        let table = rows(file, None, &ByteBudget::new(0)).unwrap();
         assert_eq!(table, unwind::from_elf(&std::fs::read("/bin/sleep").unwrap()).unwrap());
     }
 }

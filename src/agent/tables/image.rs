@@ -77,22 +77,30 @@ impl TableImage {
 
     /// The same without rules for runs.
     pub(super) fn expanded(&self) -> Self {
-        let rows: Vec<Row> = self.rows().flat_map(runs::expand).collect();
+        let rows = runs::expand(&self.rows().collect::<Vec<_>>());
         let mut image = Self::of_rows(self.base, &rows);
         image.source_rows = self.source_rows;
         image.lost_rules += self.lost_rules;
         image
     }
 
-    fn of_rows(base: u64, rows: &[Row]) -> Self {
+    pub(super) fn of_rows(base: u64, rows: &[Row]) -> Self {
         let mut image = Self { base, rules: vec![abi::Rule::default()], ..Self::default() };
         let mut numbers = HashMap::from([(abi::Rule::default(), 0)]);
+        // Most rows repeat a rule met lately.
+        let mut recent = [(abi::Rule::default(), 0); RECENT];
         image.groups.reserve(rows.len() / GROUP_ROWS + 1);
         image.firsts.reserve(rows.len() / GROUP_ROWS + 1);
         let mut filled = GROUP_ROWS;
         for row in rows {
-            let number = match numbers.get(&row.rule) {
-                Some(&number) => number,
+            let slot = slot(row.rule);
+            let known = if recent[slot].0 == row.rule {
+                Some(recent[slot].1)
+            } else {
+                numbers.get(&row.rule).copied()
+            };
+            let number = match known {
+                Some(number) => number,
                 None if image.rules.len() > RULE_MASK as usize => {
                     image.lost_rules += 1;
                     0
@@ -104,6 +112,7 @@ impl TableImage {
                     number
                 }
             };
+            recent[slot] = (row.rule, number);
             let distance = image.firsts.last().map_or(0, |first| row.offset - first);
             if filled == GROUP_ROWS || distance > GROUP_REACH {
                 image.firsts.push(row.offset);
@@ -120,7 +129,7 @@ impl TableImage {
     }
 
     /// All rows, merged as they are.
-    fn rows(&self) -> impl Iterator<Item = Row> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row> {
         self.firsts.iter().zip(&self.groups).flat_map(|(first, group)| {
             group.iter().filter(|word| **word != NO_ROW).map(|word| Row {
                 offset: first.wrapping_add(word >> abi::ROW_RULE_BITS),
@@ -183,6 +192,16 @@ impl TableImage {
         }
         (first.finish(), second.finish(), self.groups.len())
     }
+}
+
+/// Rules met lately, by a cheap hash.
+const RECENT: usize = 256;
+
+fn slot(rule: abi::Rule) -> usize {
+    let offsets = (rule.cfa_offset as u32).wrapping_mul(0x9e37_79b1)
+        ^ (rule.fp_offset as u32).wrapping_mul(0x85eb_ca6b);
+    let key = offsets ^ (rule.ra_offset as u32).wrapping_mul(0xc2b2_ae35) ^ u32::from(rule.cfa);
+    (key ^ key >> 16) as usize % RECENT
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! stored once, a rule once for the machine. A table without users stays as long as there is room for it.
 
 mod image;
+mod image_file;
 mod pages;
 mod pool;
 mod processes;
@@ -13,16 +14,19 @@ mod recorded;
 mod rules;
 mod runs;
 mod search;
+mod shelf;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use image::Content;
 pub use image::TableImage;
+pub(crate) use image_file::MAX_FILE_BYTES as MAX_IMAGE_FILE_BYTES;
 pub use pool::Page;
 use pool::{GRACE, Pool, Refusal};
 use processes::Entry;
 use rules::{NoRoom, RuleIds};
+use shelf::{Place, Shelves};
 
 use crate::agent::bpf::abi;
 use crate::agent::process::{KernelSide, KernelSideError, ProcessMapping, TableId};
@@ -37,6 +41,8 @@ pub trait Memory {
     fn write_page(&mut self, id: u32, page: &Page);
     /// One word of a page that was written.
     fn page_word(&self, id: u32, word: usize) -> u32;
+    /// Stores one word of a page that programs may be searching; others see the old one or the new one.
+    fn write_word(&mut self, id: u32, word: usize, value: u32);
     /// Stores a rule (`struct abi_rule`) that no page names yet.
     fn write_rule(&mut self, id: u16, rule: [u32; 4]);
     /// Stores a process row (`struct abi_process`); everything written before is visible to who reads it.
@@ -76,6 +82,8 @@ struct Table {
     root: u32,
     base: u64,
     pages: Vec<u32>,
+    /// Where on a shared leaf it lies, if it does; it then has no pages of its own.
+    place: Option<Place>,
     content: Content,
     /// Times published and not retired.
     published: u32,
@@ -97,6 +105,7 @@ pub struct Tables<M> {
     clock: Box<dyn Fn() -> Instant + Send>,
     pool: Pool,
     budget_bytes: u64,
+    shelves: Shelves,
     reserve_pages: usize,
     rules: RuleIds,
     stored: BTreeMap<TableId, Table>,
@@ -130,6 +139,7 @@ impl<M: Memory> Tables<M> {
             clock: Box::new(Instant::now),
             pool,
             budget_bytes: pool_budget_bytes,
+            shelves: Shelves::default(),
             reserve_pages,
             rules,
             stored: BTreeMap::new(),
@@ -197,6 +207,8 @@ impl<M: Memory> Tables<M> {
         let Some(table) = oldest.and_then(|(_, id)| self.stored.remove(&id)) else { return false };
         self.by_content.remove(&table.content);
         self.pool.give_back_rested(table.pages);
+        let emptied = table.place.and_then(|place| self.shelves.give_back(place));
+        self.pool.give_back_rested(emptied);
         self.evicted += 1;
         true
     }
@@ -213,18 +225,65 @@ impl<M: Memory> Tables<M> {
     }
 
     /// A mapping as the kernel side wants it; one whose table is gone counts as one without.
-    fn resolve(&self, mapping: &ProcessMapping) -> Entry {
+    fn resolve(&self, mapping: &ProcessMapping, mut each: impl FnMut(Entry)) {
         let table = mapping.table.and_then(|id| self.stored.get(&id));
-        Entry {
+        let place = table.and_then(|table| table.place);
+        let base = table.map_or(0, |table| place.map_or(table.base, |place| place.bias(table.base)));
+        let entry = Entry {
             start: mapping.start.0,
             len: mapping.len,
-            bias: mapping.bias.wrapping_add(table.map_or(0, |table| table.base)),
+            bias: mapping.bias.wrapping_add(base),
             root: match (table, mapping.pending) {
                 (Some(table), _) => table.root,
                 (None, true) => abi::TABLE_PENDING,
                 (None, false) => abi::NO_TABLE,
             },
+        };
+        match place {
+            Some(place) => place.clip(entry, each),
+            None => each(entry),
         }
+    }
+
+    /// A place on a shared leaf.
+    fn take_place(&mut self, groups: usize) -> Result<Place, KernelSideError> {
+        let full = KernelSideError::PoolFull {
+            used_bytes: self.pool.used_bytes(),
+            budget_bytes: self.pool.budget_bytes(),
+        };
+        if let Some(place) = self.shelves.take(groups) {
+            return Ok(place);
+        }
+        let page = self.take_pages(1, self.reserve_pages)?.first().copied().ok_or(full)?;
+        self.memory.write_page(page, &shelf::empty_leaf());
+        self.shelves.add(page);
+        self.shelves.take(groups).ok_or(full)
+    }
+
+    /// Writes a table; returns its root, its pages, and its place if it has none.
+    fn store(
+        &mut self,
+        image: &TableImage,
+        numbers: &[u16],
+    ) -> Result<(u32, Vec<u32>, Option<Place>), KernelSideError> {
+        if let Some(image) = shelf::fitting(image) {
+            // The same rules in the order in which rows name them.
+            let numbers = self.rules.number(&image.rules, &mut self.memory);
+            let numbers = numbers.map_err(|_| KernelSideError::RulesFull { limit: abi::MAX_RULES })?;
+            let place = self.take_place(image.groups.len())?;
+            for (word, value) in place.words(&image, &numbers.numbers) {
+                self.memory.write_word(place.page, word, value);
+            }
+            return Ok((place.page, Vec::new(), Some(place)));
+        }
+        let full = KernelSideError::PoolFull {
+            used_bytes: self.pool.used_bytes(),
+            budget_bytes: self.pool.budget_bytes(),
+        };
+        let plan = pages::Plan::new(image.groups.len()).ok_or(full)?;
+        let ids = self.take_pages(plan.pages(), self.reserve_pages)?;
+        let root = plan.write(image, numbers, &ids, |id, page| self.memory.write_page(id, page));
+        Ok((root, ids, None))
     }
 
     fn next_stamp(&mut self) -> u32 {
@@ -267,18 +326,12 @@ impl<M: Memory> KernelSide for Tables<M> {
             Err(NoRoom::AtAll) => (image, Err(NoRoom::AtAll)),
         };
         let numbers = numbers.map_err(|_| KernelSideError::RulesFull { limit: abi::MAX_RULES })?;
-        let full = KernelSideError::PoolFull {
-            used_bytes: self.pool.used_bytes(),
-            budget_bytes: self.pool.budget_bytes(),
-        };
-        let plan = pages::Plan::new(image.groups.len()).ok_or(full)?;
-        let ids = self.take_pages(plan.pages(), self.reserve_pages)?;
-        let root = plan.write(image, &numbers.numbers, &ids, |id, page| self.memory.write_page(id, page));
+        let (root, pages, place) = self.store(image, &numbers.numbers)?;
         self.dropped_rules += numbers.lost + image.lost_rules;
         self.last_table += 1;
         let id = TableId(self.last_table);
-        let stored =
-            Table { root, base: image.base, pages: ids, content, published: 1, mapped: 0, idle_since: None };
+        let base = image.base;
+        let stored = Table { root, base, pages, place, content, published: 1, mapped: 0, idle_since: None };
         self.stored.insert(id, stored);
         self.by_content.insert(content, id);
         Ok(id)
@@ -290,7 +343,10 @@ impl<M: Memory> KernelSide for Tables<M> {
 
     fn rule(&self, table: TableId, address: ElfAddr) -> Rule {
         let found = self.stored.get(&table).and_then(|table| {
-            let offset = address.0.checked_sub(table.base)?;
+            let offset = match table.place {
+                Some(place) => place.offset(table.base, address.0)?,
+                None => address.0.checked_sub(table.base)?,
+            };
             search::find(&|id, word| self.memory.page_word(id, word), table.root, offset)
         });
         found.map_or(Rule::Unknown, |found| self.rules.rule(found))
@@ -301,7 +357,11 @@ impl<M: Memory> KernelSide for Tables<M> {
         {
             return Err(KernelSideError::ProcessesFull { limit: self.memory.max_processes() });
         }
-        let mut entries = processes::join(mappings.iter().map(|mapping| self.resolve(mapping)).collect());
+        let mut entries = Vec::with_capacity(mappings.len());
+        for mapping in mappings {
+            self.resolve(mapping, |entry| entries.push(entry));
+        }
+        let mut entries = processes::join(entries);
         self.dropped_mappings += entries.len().saturating_sub(processes::MAX_MAPPINGS) as u64;
         entries.truncate(processes::MAX_MAPPINGS);
         // Before the pages are taken, so that taking them cannot throw out a table of this process.

@@ -37,6 +37,10 @@ impl Memory for Recorded {
         self.pages[&id][word]
     }
 
+    fn write_word(&mut self, id: u32, word: usize, value: u32) {
+        self.pages.get_mut(&id).expect("a page that was written")[word] = value;
+    }
+
     fn write_rule(&mut self, id: u16, rule: [u32; 4]) {
         self.rules.insert(id, rule);
     }

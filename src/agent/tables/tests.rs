@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::recorded::Recorded;
 use super::*;
 use crate::model::{ElfAddr, RuntimeAddr};
@@ -157,4 +159,150 @@ fn changes_without_end_leak_no_page() {
         tables.set_process((round % 10) as u32 + 1, &[mapping(0x1000, None)]).unwrap();
     }
     assert!(tables.usage().used_bytes < 700 * 4096, "{:?}", tables.usage());
+}
+
+/// What happens to tables and processes.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize),
+    Retire(prop::sample::Index),
+    /// A process with these mappings, each of the table that was published at this place.
+    Map(u32, Vec<prop::sample::Index>),
+    End(u32),
+    Wait(u64),
+    /// A program finds the mapping of an address, and is slow.
+    Read(u32, usize, u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        4 => (0..IMAGES).prop_map(Step::Publish),
+        3 => index().prop_map(Step::Retire),
+        4 => (1..5_u32, prop::collection::vec(index(), 0..6)).prop_map(|(pid, tables)| Step::Map(pid, tables)),
+        2 => (1..5_u32).prop_map(Step::End),
+        4 => prop_oneof![1..400_u64, 900..2500_u64].prop_map(Step::Wait),
+        8 => (1..5_u32, 0..6_usize, 0..0x2000_u64).prop_map(|(pid, mapping, offset)| Step::Read(pid, mapping, offset)),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// Large ones, three of which fill the pool, and small ones that share leaves.
+const IMAGES: usize = 12;
+
+fn images() -> &'static [TableImage] {
+    static IMAGES_MADE: std::sync::OnceLock<Vec<TableImage>> = std::sync::OnceLock::new();
+    IMAGES_MADE.get_or_init(|| {
+        let rows = |n: usize| if n.is_multiple_of(2) { 280_000 } else { 40 + n as u32 * 25 };
+        (0..IMAGES).map(|n| TableImage::new(&table(rows(n), n as i32 * 1000))).collect()
+    })
+}
+
+/// A program that found a mapping and has not finished its search.
+struct Reader {
+    since: u64,
+    root: u32,
+    offset: u64,
+    expected: Option<[u32; 4]>,
+}
+
+impl Reader {
+    fn search(&self, memory: &Recorded) -> Option<[u32; 4]> {
+        let found = search::find(&|id, word| memory.pages[&id][word], self.root, self.offset)?;
+        Some(memory.rules[&found.rule])
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whatever comes and goes: an address leads to the rule of its own table or to none, and a program that began its
+    /// search before a change still finds what it would have found, for as long as any walk may take.
+    #[test]
+    fn pages_are_never_another_tables_while_a_program_may_read_them(steps in steps()) {
+        let (mut tables, millis) = tables(PART_BYTES);
+        // Tables published and not retired: image and id.
+        let mut published: Vec<(usize, TableId)> = Vec::new();
+        let mut mapped: HashMap<u32, Vec<usize>> = HashMap::new();
+        let mut readers: Vec<Reader> = Vec::new();
+        let grace = GRACE.as_millis() as u64;
+        let start = |n: usize| 0x5500_0000_0000 + n as u64 * 0x1000_0000;
+        for step in steps {
+            match step {
+                Step::Publish(n) => {
+                    if let Ok(id) = tables.publish_image(&images()[n]) {
+                        published.push((n, id));
+                    }
+                }
+                Step::Retire(which) if !published.is_empty() => {
+                    let (_, id) = published.swap_remove(which.index(published.len()));
+                    tables.retire(id);
+                }
+                Step::Map(pid, which) if !published.is_empty() => {
+                    let chosen: Vec<_> = which.iter().map(|which| published[which.index(published.len())]).collect();
+                    let mappings: Vec<_> =
+                        chosen.iter().enumerate().map(|(n, (_, id))| mapping(start(n), Some(*id))).collect();
+                    if tables.set_process(pid, &mappings).is_ok() {
+                        mapped.insert(pid, chosen.iter().map(|(image, _)| *image).collect());
+                    }
+                }
+                Step::End(pid) => {
+                    tables.remove_process(pid);
+                    mapped.remove(&pid);
+                }
+                Step::Wait(time) => {
+                    millis.fetch_add(time, Ordering::Relaxed);
+                }
+                Step::Read(pid, n, offset) => {
+                    let Some(image) = mapped.get(&pid).and_then(|images| images.get(n)) else { continue };
+                    // The address is that of a row of this table: `table` has one each 8 bytes from 0x1000 on.
+                    let pc = start(n) + offset;
+                    let [stamp, page, levels, program] = tables.memory.processes[&pid];
+                    let row = abi::Process { stamp, page, levels, program };
+                    let entry = processes::mirror::find(&tables.memory.pages, row, pc).unwrap();
+                    let since = millis.load(Ordering::Relaxed);
+                    let mut reader = Reader { since, root: entry.root, offset: pc.wrapping_sub(entry.bias), expected: None };
+                    reader.expected = reader.search(&tables.memory);
+                    let row = images()[*image].rows().filter(|row| u64::from(row.offset) <= offset).last();
+                    prop_assert_eq!(reader.expected, row.map(|row| row.rule.words()));
+                    readers.push(reader);
+                }
+                Step::Retire(_) | Step::Map(..) => {}
+            }
+            let now = millis.load(Ordering::Relaxed);
+            readers.retain(|reader| now - reader.since < grace);
+            for reader in &readers {
+                prop_assert_eq!(reader.search(&tables.memory), reader.expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn small_tables_share_a_leaf_and_give_it_back() {
+    let (mut tables, millis) = tables(PART_BYTES);
+    let ids: Vec<_> = (0..8).map(|n| tables.publish(&table(90, n * 1000)).unwrap()).collect();
+    // Page 0, which stands for none, and the leaf.
+    assert_eq!(tables.usage().used_bytes, 2 * 4096);
+    let mappings: Vec<_> =
+        ids.iter().enumerate().map(|(n, id)| mapping((n as u64 + 1) * 0x100_0000, Some(*id))).collect();
+    tables.set_process(7, &mappings).unwrap();
+    for n in 0..8_u64 {
+        for address in [0x1000_u64, 0x1007, 0x1008, 0x1000 + 89 * 8, 0x9_0000] {
+            let expected = table(90, n as i32 * 1000).find(ElfAddr(address));
+            let expected = expected.map(|rule| rules::encode(&rule).unwrap().words());
+            assert_eq!(
+                find(&tables, 7, (n + 1) * 0x100_0000 - 0x1000 + address),
+                expected,
+                "table {n} at {address:#x}"
+            );
+        }
+    }
+    tables.remove_process(7);
+    for id in ids {
+        tables.retire(id);
+    }
+    millis.store(5000, Ordering::Relaxed);
+    // Every page is needed: the small ones go, and their leaf with them.
+    tables.publish(&table(917_700, 1)).unwrap();
+    assert_eq!((tables.usage().tables, tables.usage().evicted_tables), (1, 8));
 }

@@ -54,6 +54,7 @@ pub(crate) struct Converter {
     kernel_frames: HashMap<u64, u32>,
     kernel_generation: (u32, u32),
     scratch: Vec<u32>,
+    turn: usize,
     /// Ends in samples, by reason, that are no proper end.
     pub(crate) truncated: u64,
     /// Stacks that were in the cache.
@@ -74,6 +75,7 @@ impl Converter {
             kernel_frames: HashMap::new(),
             kernel_generation: (0, 0),
             scratch: Vec::new(),
+            turn: 0,
             truncated: 0,
             hits: 0,
         }
@@ -123,14 +125,19 @@ impl Converter {
         let time = self.clock.wall(raw.time_ns);
         self.truncated += u64::from(!matches!(raw.end, EndReason::Complete | EndReason::KernelThread));
 
+        self.note_use(raw, image.as_deref());
         let key = self.key(raw, image.as_deref());
         if let Some(key) = key
             && let Some(stack) = self.cache.get(key, self.interner.generation())
         {
             self.hits += 1;
+            if let Some(Content::Executable(executable, _)) = missing_table(raw, image.as_deref()) {
+                processes.want_table(&executable);
+            }
             return Ok(Sample { resource, stack, thread, time });
         }
-        let wanted = self.frames(raw, image.as_deref());
+        self.frames(raw, image.as_deref());
+        let wanted = missing_table(raw, image.as_deref());
         let stack = self.interner.stack(&self.scratch).ok_or(WindowFull)?;
         if let Some(key) = key {
             self.cache.insert(key, stack);
@@ -156,8 +163,21 @@ impl Converter {
         Some(hash.finish())
     }
 
-    /// Fills `scratch` with the frames of a new stack, leaf first. Returns the file whose table is missing, if any.
-    fn frames(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) -> Option<Content> {
+    /// Tells the files that the sample lies in: that of the leaf and that of one more frame, another one each time.
+    fn note_use(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) {
+        let Some(image) = image else { return };
+        self.turn = self.turn.wrapping_add(1);
+        let other = self.turn % raw.user.len().max(1);
+        for frame in [raw.user.first(), raw.user.get(other)].into_iter().flatten() {
+            let mapping = image.space.find(frame.code_address(), raw.time_ns);
+            if let Some(Content::Executable(executable, _)) = mapping.map(|mapping| &mapping.content) {
+                executable.heat.touch();
+            }
+        }
+    }
+
+    /// Fills `scratch` with the frames of a new stack, leaf first.
+    fn frames(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) {
         let mut frames = std::mem::take(&mut self.scratch);
         frames.clear();
         for (index, address) in raw.kernel.iter().enumerate() {
@@ -183,8 +203,6 @@ impl Converter {
             frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &text));
         }
         self.scratch = frames;
-        last.filter(|_| matches!(raw.end, EndReason::NoTable | EndReason::TableMoved))
-            .map(|mapping| mapping.content.clone())
     }
 
     fn user_frame(&mut self, address: u64, mapping: Option<&Mapping>) -> u32 {
@@ -254,6 +272,15 @@ impl Converter {
             }
         })
     }
+}
+
+/// What lies at the outermost frame where the walk ended for want of its table.
+fn missing_table(raw: &RawTrace<'_>, image: Option<&Image>) -> Option<Content> {
+    if !matches!(raw.end, EndReason::NoTable | EndReason::TableMoved) {
+        return None;
+    }
+    let mapping = image?.space.find(raw.user.last()?.code_address(), raw.time_ns)?;
+    Some(mapping.content.clone())
 }
 
 #[cfg(test)]

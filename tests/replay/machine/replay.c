@@ -324,6 +324,12 @@ static void take(u32 kind, u8 *content, u32 bytes)
 		if (!the_parts[part] && !(the_parts[part] = calloc(ABI_PART_PAGES, sizeof(struct page))))
 			fail("no memory");
 		memcpy(the_parts[part] + id % ABI_PART_PAGES, content + 4, sizeof(struct page));
+	} else if (kind == 'W' && bytes == 12 && id < ABI_MAX_PARTS * ABI_PART_PAGES) {
+		u32 word = *(u32 *)(content + 4);
+
+		if (!the_parts[id / ABI_PART_PAGES] || word >= ABI_PAGE_WORDS)
+			fail("word %u of page %u", word, id);
+		the_parts[id / ABI_PART_PAGES][id % ABI_PART_PAGES].word[word] = *(u32 *)(content + 8);
 	} else if (kind == 'R' && bytes == 4 + sizeof(struct abi_rule) && id < ABI_MAX_RULES) {
 		memcpy(&the_rules[id], content + 4, sizeof(struct abi_rule));
 	} else if (kind == 'S' && bytes == 4 + sizeof(struct abi_process) && id) {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::agent::process::byte_budget::ByteBudget;
 use crate::agent::process::procfs;
 
 /// Ends a child whatever the test does.
@@ -276,8 +277,8 @@ fn vdso_is_read_from_memory_and_opens_like_a_file() {
     assert_eq!(vdso.bias(range.start, 0), Some(range.start));
     let file = executables.open(vdso.file_id).unwrap();
     assert_eq!(file.metadata().unwrap().len(), range.end - range.start);
-    let table = crate::agent::process::unwind_image::build(file, None).unwrap();
-    assert!(!table.rows.is_empty());
+    let table = crate::agent::process::unwind_image::build(file, None, &ByteBudget::new(0)).unwrap();
+    assert!(!table.is_empty());
 }
 
 #[test]

@@ -132,7 +132,8 @@ fn program_that_replaces_itself_is_two_images() {
     assert!(follower.table.at(pid, first).unwrap().executable_path.ends_with("sh"));
     assert!(serials[1] >= serials[0]);
     assert!(names_at(&mut follower, pid, monotonic_ns()).contains(&"sleep".to_owned()));
-    assert!(notes.processes.contains_key(&pid));
+    // The kernel side is told when the image is no longer young.
+    until(&mut follower, &mut notes, &mut names, |_, notes| notes.processes.contains_key(&pid));
     drop(running);
     until(&mut follower, &mut notes, &mut names, |_, notes| !notes.processes.contains_key(&pid));
 }

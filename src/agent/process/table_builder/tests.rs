@@ -78,7 +78,7 @@ fn executable(path: &str) -> Arc<Executable> {
 }
 
 fn builder() -> TableBuilder {
-    TableBuilder::start(&Arc::new(Executables::default()), 1).unwrap()
+    TableBuilder::start(&Arc::new(Executables::default()), 1, None).unwrap()
 }
 
 /// Publishes until nothing is pending.
@@ -137,7 +137,7 @@ fn vanished_and_broken_files_have_no_table() {
     std::fs::remove_file(&path).unwrap();
     let (mut builder, mut notes) = (builder(), Notes::with_room(10));
     builder.ask(&gone, 0);
-    assert!(settle(&mut builder, &mut notes, |_| true).is_empty());
+    assert_eq!(settle(&mut builder, &mut notes, |_| true), [gone.file_id]);
     assert_eq!(builder.counts().without, 1);
     assert_eq!(builder.table(&gone), TableState::None);
     builder.forget(&[gone.file_id], &mut notes);
@@ -156,4 +156,55 @@ fn hottest_comes_first_and_heat_may_rise() {
         std::iter::from_fn(|| queue.take()).map(|executable| executable.name.to_string()).collect();
     assert_eq!(order, [&*ls.name, &*sh.name, &*sleep.name]);
     assert_eq!(queue.in_work, 3);
+}
+
+#[test]
+fn the_least_sampled_table_goes_for_one_that_is_sampled_more() {
+    let (mut builder, mut notes) = (builder(), Notes::with_room(2));
+    let [sh, ls, sleep] = ["/bin/sh", "/bin/ls", "/bin/sleep"].map(executable);
+    builder.ask(&sh, 0);
+    builder.ask(&ls, 0);
+    settle(&mut builder, &mut notes, |_| true);
+    (0..3).for_each(|_| ls.heat.touch());
+    // Not sampled itself: nobody goes for it.
+    builder.ask(&sleep, 1);
+    assert_eq!(settle(&mut builder, &mut notes, |_| true), [sleep.file_id]);
+    assert_eq!((builder.counts().refused, builder.counts().evicted), (1, 0));
+
+    (0..10).for_each(|_| sleep.heat.touch());
+    let refused = builder.states.insert(sleep.file_id, State::Refused(Instant::now()));
+    assert!(matches!(refused, Some(State::Refused(_))));
+    builder.ask(&sleep, 1);
+    // Its processes are told at once, the newcomer comes when there is room.
+    assert_eq!(settle(&mut builder, &mut notes, |_| true), [sh.file_id, sleep.file_id]);
+    assert!(
+        builder.table(&sh).id().is_none()
+            && builder.table(&ls).id().is_some()
+            && builder.table(&sleep).id().is_none()
+    );
+    builder.states.insert(sleep.file_id, State::Refused(Instant::now()));
+    builder.ask(&sleep, 1);
+    assert_eq!(settle(&mut builder, &mut notes, |_| true), [sleep.file_id]);
+    assert!(builder.table(&sleep).id().is_some());
+    assert_eq!((builder.counts().published, builder.counts().evicted), (2, 1));
+}
+
+#[test]
+fn kept_tables_are_not_built_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let executables = Arc::new(Executables::default());
+    let start = || {
+        let cache = TableCache::open(directory.path()).unwrap();
+        TableBuilder::start(&executables, 1, Some(cache)).unwrap()
+    };
+    let sh = executable("/bin/sh");
+    let mut rows = Vec::new();
+    for cached in [0, 1] {
+        let (mut builder, mut notes) = (start(), Notes::with_room(1));
+        builder.ask(&sh, 0);
+        settle(&mut builder, &mut notes, |_| true);
+        assert_eq!(builder.counts(), TableCounts { published: 1, cached, ..TableCounts::default() });
+        rows.push(notes.tables[0].1);
+    }
+    assert_eq!(rows[0], rows[1]);
 }
