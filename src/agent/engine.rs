@@ -362,7 +362,7 @@ impl Engine {
             return;
         }
         self.sampler.stop();
-        self.drain(false);
+        self.drain(true);
         self.close_window();
         self.settings.frequency_hz = frequency_hz;
         self.sampler.set_frequency(frequency_hz);
