@@ -69,11 +69,13 @@ bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short on
 
 # CPU time sampled of each program of the matrix, and of each one of known shares.
 SECONDS_EACH  ?= 5
+STORM_SECONDS ?= 60
 SHARE_SECONDS ?= 30
 
 truth: setup-truth node_modules/.package-lock.json ## Every program of the native matrix, and known shares, against the truth (root; SECONDS_EACH, ROWS)
 	EVERFLAME_TRUTH=all EVERFLAME_TRUTH_ROWS='$(ROWS)' EVERFLAME_TRUTH_SECONDS=$(SECONDS_EACH) $(CARGO) test --locked --test truth -- --nocapture
 	EVERFLAME_TRUTH_SECONDS=$(SHARE_SECONDS) $(CARGO) test --locked --test scenes -- --nocapture known_programs
+	EVERFLAME_STORM_SECONDS=$(STORM_SECONDS) $(CARGO) test --locked --test agent -- --nocapture storm
 
 record: setup-test ## One thread of a process as a replay case: PID=… OUT=… (root; see tests/replay/README.md)
 	EVERFLAME_RECORD_PID=$(PID) EVERFLAME_RECORD_OUT=$(OUT) $(CARGO) test --locked --test replay -- --ignored --nocapture record_process
