@@ -10,7 +10,9 @@
 #[allow(dead_code)]
 mod scene;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -34,9 +36,11 @@ fn main() {
     println!("{:<58} {:>14}   budget", "figure", "measured");
     if let Some(_turn) = scene::turn() {
         // First, so that the memory of this process is the agent's.
-        agent_at(20, length);
-        agent_at(97, length);
-        kernel_side(length);
+        for (name, load) in [("chain", Load::chain as fn() -> Load), ("mixed", Load::mixed)] {
+            agent_at(20, name, load, length);
+            agent_at(97, name, load, length);
+        }
+        kernel_side(length, if as_bench { 100_000 } else { 1000 });
     }
     tables();
     collector(length / 4);
@@ -58,9 +62,48 @@ impl Sink for Counting {
     }
 }
 
-/// The whole agent on a machine whose CPUs are full: what its own threads take, and its memory.
-fn agent_at(frequency_hz: u32, length: Duration) {
-    let _load = Program::start(Frames::Omitted, &["user", "30", "2"]);
+/// Programs that fill the CPUs, ended with it.
+struct Load {
+    _chain: Program,
+    groups: Vec<Child>,
+}
+
+impl Load {
+    /// Stacks 30 deep on both CPUs.
+    fn chain() -> Self {
+        Self { _chain: Program::start(Frames::Omitted, &["user", "30", "2"]), groups: Vec::new() }
+    }
+
+    /// What people run: a compiler started again and again, a compressor, an interpreter, system calls.
+    fn mixed() -> Self {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.process_group(0).spawn().unwrap()
+        };
+        let groups = [
+            "while :; do cc -O2 -c tests/data/chain.c -o /dev/null; done",
+            "while :; do xz -c /proc/self/exe >/dev/null; done",
+            "exec python3 -c 'd = {}\nwhile True:\n  for i in range(9999): d[str(i)] = d.get(str(i), 0) + 1'",
+        ];
+        let groups = groups.map(shell).into_iter().collect();
+        Self { _chain: Program::start(Frames::Omitted, &["syscall", "30", "1"]), groups }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for group in &mut self.groups {
+            let number = rustix::process::Pid::from_child(group);
+            let _ = rustix::process::kill_process_group(number, rustix::process::Signal::KILL);
+            let _ = group.wait();
+        }
+    }
+}
+
+/// The whole agent on a machine whose CPUs are full: what its own threads and the kernel side take, and its memory.
+fn agent_at(frequency_hz: u32, name: &str, load: fn() -> Load, length: Duration) {
+    let _load = load();
     let sink = Arc::new(Counting::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let start = Instant::now();
@@ -84,26 +127,25 @@ fn agent_at(frequency_hz: u32, length: Duration) {
     }
     let count =
         |name: &str| status.get().counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
-    let (cpu_before, ticks_before) = (own_cpu_ns(), count("ticks"));
+    let before = [own_cpu_ns(), count("kernel_ns"), count("ticks")];
     std::thread::sleep(length);
-    let (cpu, ticks) = (own_cpu_ns() - cpu_before, count("ticks") - ticks_before);
+    let after = [own_cpu_ns(), count("kernel_ns"), count("ticks")];
+    let [user, kernel, ticks] = [0, 1, 2].map(|n: usize| after[n] - before[n]);
     // Pages of the table pool are mapped here, but belong to the kernel's own budget.
     let now = status.get();
     let (resident, processes) = (now.resident_bytes.saturating_sub(now.pool_bytes), now.processes);
     shutdown.cancel();
     runtime.block_on(handle.joined()).unwrap();
-    let per_tick = cpu as f64 / ticks.max(1) as f64;
+    let per_tick = |ns: u64| format!("{:.1} µs", ns as f64 / ticks.max(1) as f64 / 1e3);
+    let at = format!("{name} load, {frequency_hz} Hz");
+    row(&format!("{at}: start to ticking"), &format!("{started:.0?}"), "< 300 ms warm, < 1 s cold");
+    row(&format!("{at}: user side, CPU per sample"), &per_tick(user), "");
+    row(&format!("{at}: kernel side, CPU per sample"), &per_tick(kernel), "");
+    let share = (user + kernel) as f64 / length.as_nanos() as f64 / cpus() * 100.0;
+    let budget = if frequency_hz == 20 { "< 0.05 %" } else { "< 0.2 %" };
+    row(&format!("{at}: both sides, share of the machine"), &format!("{share:.3} %"), budget);
     row(
-        &format!("{frequency_hz} Hz: start to ticking"),
-        &format!("{started:.0?}"),
-        "< 300 ms warm, < 1 s cold",
-    );
-    row(&format!("{frequency_hz} Hz: user side, CPU per sample"), &format!("{:.1} µs", per_tick / 1e3), "");
-    let share = cpu as f64 / length.as_nanos() as f64 / cpus() * 100.0;
-    let budget = if frequency_hz == 20 { "< 0.05 % with kernel side" } else { "< 0.2 % with kernel side" };
-    row(&format!("{frequency_hz} Hz: user side, share of the machine"), &format!("{share:.3} %"), budget);
-    row(
-        &format!("{frequency_hz} Hz: resident memory beside the pool, {processes} processes"),
+        &format!("{at}: resident beside the pool, {processes} processes"),
         &format!("{:.1} MB", resident as f64 / 1e6),
         "< 60 MB with 50, < 100 MB with 200",
     );
@@ -124,8 +166,8 @@ fn cpus() -> f64 {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64
 }
 
-/// The kernel's own figure for the sampling program, stacks 30 deep.
-fn kernel_side(length: Duration) {
+/// The kernel's own figure for the sampling program, stacks 30 deep: `warm_samples` at 997 Hz, for `length` at 97 Hz.
+fn kernel_side(length: Duration, warm_samples: u64) {
     let _measuring = StatisticsSwitch::on().unwrap();
     for (frequency_hz, budget) in [(997, "2 µs warm"), (97, "5 µs cold")] {
         let program = Program::start(Frames::Omitted, &["user", "30", "2"]);
@@ -138,10 +180,10 @@ fn kernel_side(length: Duration) {
         let mut scene = Scene::with(&settings);
         scene.know(program.pid(), |_| true);
         scene.sampler.follow_cpus().unwrap();
-        let deadline = Instant::now() + length;
-        while Instant::now() < deadline {
+        let (deadline, mut taken) = (Instant::now() + length, 0);
+        while if frequency_hz == 97 { Instant::now() < deadline } else { taken < warm_samples } {
             std::thread::sleep(Duration::from_millis(100));
-            scene.sampler.drain(|_| ());
+            taken += scene.sampler.drain(|_| ());
         }
         let counters = scene.check_counters();
         let ran = scene.sampler.run_statistics().unwrap();
@@ -153,9 +195,16 @@ fn kernel_side(length: Duration) {
             &format!("{:.2} µs", busy / samples / 1e3),
             budget,
         );
+        // Each frame is looked up once among the cached return addresses; what is not there, in the tables.
+        let per_frame = |name: &str| counters[name] as f64 / counters["user_frames"].max(1) as f64;
         row(
-            &format!("kernel side, {frequency_hz} Hz, share of the machine"),
-            &format!("{:.3} %", busy / samples * f64::from(frequency_hz) / 1e9 * 100.0),
+            &format!("kernel side, {frequency_hz} Hz, look-ups in tables per frame"),
+            &format!("{:.5}", per_frame("cache_misses")),
+            "≤ 1",
+        );
+        row(
+            &format!("kernel side, {frequency_hz} Hz, reads of the stack per frame"),
+            &format!("{:.3}", per_frame("stack_reads")),
             "",
         );
     }
