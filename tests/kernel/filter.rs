@@ -138,6 +138,8 @@ fn chosen_cgroups_are_sampled_with_all_below() {
                 continue;
             }
             tried += 1;
+            // Shown when it fails.
+            println!("{hierarchy:?} at {}, {} object", mount.display(), object.name());
             let settings =
                 FilterSettings { choose: true, hierarchy: Some(hierarchy), ..FilterSettings::default() };
             check(
