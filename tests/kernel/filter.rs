@@ -197,45 +197,53 @@ fn only_the_named_cpus_tick() {
     scene.sampler.follow_cpus().unwrap();
     assert_eq!(scene.sampler.cpus(), 1);
     let mut cpus = std::collections::HashSet::new();
+    let deadline = Instant::now() + super::scene::DEADLINE;
     while scene.sampler.drain(|trace| assert!(cpus.insert(trace.cpu) || trace.cpu == 0)) == 0 {
+        assert!(Instant::now() < deadline, "{:?}", scene.sampler.counters());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(cpus, [0].into());
 }
 
-/// Time that all CPUs were idle, in ticks of 10 ms.
-fn idle_ticks() -> u64 {
+/// Time that all CPUs were idle, in units of 10 ms.
+fn idle_time() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap();
     stat.split_ascii_whitespace().nth(4).unwrap().parse().unwrap()
 }
 
+/// On a full machine no CPU is ever idle. What then holds is that the clock of the machine says so too.
 #[test]
 fn idle_cpus_are_sampled_when_asked_for() {
+    /// Of all processes: a second of a machine with two CPUs.
+    const ENOUGH_SAMPLES: u64 = 2000;
+    /// In units of 10 ms: 100 ticks at the frequency of these tests. Far more than what `/proc/stat` rounds away.
+    const CLEARLY_IDLE: u64 = 10;
     let Some(_turn) = turn() else { return };
     for object in objects() {
         let mut scene = load(object, FilterSettings { idle: true, ..FilterSettings::default() });
-        let before = idle_ticks();
         scene.sampler.follow_cpus().unwrap();
-        let deadline = Instant::now() + super::scene::DEADLINE / 4;
-        let mut seen = 0;
-        while seen == 0 {
-            scene.sampler.drain(|trace| {
+        // From here on all CPUs tick.
+        let before = idle_time();
+        let deadline = Instant::now() + super::scene::DEADLINE;
+        let (mut idle_samples, mut samples, mut idle) = (0, 0, 0);
+        while idle_samples == 0 && samples < ENOUGH_SAMPLES && idle < CLEARLY_IDLE {
+            assert!(Instant::now() < deadline, "{samples} samples: {:?}", scene.sampler.counters());
+            std::thread::sleep(Duration::from_millis(5));
+            // Read first: of all that is idle time by now the samples are in the ring.
+            idle = idle_time() - before;
+            samples += scene.sampler.drain(|trace| {
                 if trace.pid == 0 {
                     assert!(trace.user.is_empty() && !trace.kernel.is_empty());
-                    seen += 1;
+                    idle_samples += 1;
                 }
             });
-            assert!(
-                idle_ticks() < before + 100,
-                "idle for a second and not seen: {:?}",
-                scene.sampler.counters()
-            );
-            if Instant::now() > deadline {
-                cannot_run("sampling idle CPUs", "no CPU of this machine was ever idle");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
+        assert!(
+            idle_samples > 0 || idle < CLEARLY_IDLE,
+            "idle for {idle}0 ms and not seen: {:?}",
+            scene.sampler.counters()
+        );
+        println!("{object:?}: {idle_samples} of {samples} samples idle, {idle}0 ms of idle time");
         assert_eq!(scene.check_counters()["idle"], 0);
     }
 }
