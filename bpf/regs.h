@@ -18,10 +18,23 @@ static __always_inline int regs_are_compat(const struct user_regs *regs)
 	return (regs->cs & 0xffff) == 0x23;
 }
 
-/* Interrupted in a system call: the first user address follows the instruction that is at work. */
+/*
+ * Interrupted in a system call: the first user address follows the instruction that is at work.
+ *
+ * The number of the call stays when the kernel moves the thread elsewhere on its way out: to the first instruction of a
+ * signal handler or of a new program, or back to the call that will start again. The instruction itself leaves its return
+ * address in rcx (not with FRED); the moves do not, then the code decides.
+ */
 static __always_inline int regs_in_syscall(const struct user_regs *regs)
 {
-	return (s64)regs->orig_rax >= 0;
+	u16 before;
+
+	if ((s64)regs->orig_rax < 0)
+		return 0;
+	if (regs->rcx == regs->rip || read_user(&before, sizeof(before), regs->rip - sizeof(before)))
+		return 1;
+	/* syscall; int 0x80 */
+	return before == 0x050f || before == 0x80cd;
 }
 
 static __always_inline void regs_to_frame(struct record *r)
