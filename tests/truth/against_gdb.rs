@@ -92,8 +92,8 @@ fn add(compared: &mut Compared, row: &Row, matcher: Option<&Matcher>) {
         compared.right += 1;
     } else {
         compared.examples.push(row.to_string());
+        *compared.wrong.entry(row.verdict.reason()).or_default() += 1;
     }
-    *compared.verdicts.entry(row.verdict.reason()).or_default() += 1;
 }
 
 /// Clock ticks that a process has used; 0 when it is gone.
@@ -104,7 +104,7 @@ fn cpu_time(pid: u32) -> u64 {
     number(11) + number(12)
 }
 
-/// Sums of two comparisons' reasons.
+/// Texts by how often they were said.
 pub(crate) fn most_first(counts: &HashMap<String, u64>) -> Vec<(String, u64)> {
     let mut counts: Vec<_> = counts.iter().map(|(text, count)| (text.clone(), *count)).collect();
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));

@@ -15,6 +15,9 @@ pub(crate) const RIGHT_AIM: f64 = 0.995;
 /// Samples below which a row says nothing.
 const LEAST_SAMPLES: u64 = 200;
 
+/// Stacks beside gdb's that are shown of a row: they are long.
+const GDB_EXAMPLES: usize = 3;
+
 /// Begins the example of a stack that its program cannot have.
 const NOT_A_CHAIN: &str = "not a chain";
 
@@ -51,8 +54,8 @@ pub(crate) struct Compared {
     pub(crate) right: u64,
     /// Why stacks are not complete.
     pub(crate) incomplete: HashMap<String, u64>,
-    /// How the complete ones were judged.
-    pub(crate) verdicts: HashMap<String, u64>,
+    /// Why complete ones are not right.
+    pub(crate) wrong: HashMap<String, u64>,
     /// Stacks that are not as they should be, for a person.
     pub(crate) examples: Vec<String>,
     /// What went wrong on the way.
@@ -67,7 +70,7 @@ pub(crate) struct Measured {
     pub(crate) complete: u64,
     pub(crate) compared: u64,
     pub(crate) right: u64,
-    /// Why stacks are not complete, with the number of samples of each; most first.
+    /// Why stacks are not complete, with the number of samples of each; most first. Then why some are not right.
     pub(crate) reasons: Vec<(String, u64)>,
     /// Complete stacks that are no chain of the program, and incomplete ones, by names; most first.
     examples: Vec<(String, u64)>,
@@ -119,6 +122,9 @@ impl Measured {
             }
         }
         measured.reasons = most_first(&reasons);
+        if measured.right < measured.compared {
+            measured.reasons.push((NOT_A_CHAIN.to_owned(), measured.compared - measured.right));
+        }
         measured.examples = most_first(&examples);
         measured
     }
@@ -127,7 +133,8 @@ impl Measured {
     pub(crate) fn judged_by(&mut self, compared: Compared) {
         self.compared += compared.complete;
         self.right += compared.right;
-        self.examples.extend(compared.examples.into_iter().map(|text| (text, 1)));
+        self.examples.extend(compared.examples.into_iter().take(GDB_EXAMPLES).map(|text| (text, 1)));
+        self.reasons.extend(most_first(&compared.wrong));
         self.oracle_problem = compared.problem.filter(|_| compared.complete == 0);
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use everflame::model::FileId;
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 /// Functions of one file.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Functions {
                     SymbolKind::Unknown | SymbolKind::Label => symbol
                         .section_index()
                         .and_then(|index| file.section_by_index(index).ok())
-                        .is_some_and(|section| section.kind() == object::SectionKind::Text),
+                        .is_some_and(|section| section.kind() == SectionKind::Text),
                     _ => false,
                 };
                 if is_code && symbol.is_definition() {
@@ -50,6 +50,9 @@ impl Functions {
         if file.entry() != 0 && !all.iter().any(|(_, _, name)| name == "_start") {
             all.push((file.entry(), 64, "_start".to_owned()));
         }
+        for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+            all.extend(thread_start(section.address(), section.data().unwrap_or_default()));
+        }
         all.sort();
         all.dedup();
         let file = path.file_name()?.to_string_lossy().into_owned();
@@ -64,6 +67,14 @@ impl Functions {
         let covers = |(start, size, _): &&(u64, u64, String)| *size == 0 || address - start < *size;
         self.all[from..end].iter().filter(covers).map(|(.., name)| name.as_str()).collect()
     }
+}
+
+/// Where musl's threads begin, which has no name in a stripped library: a call whose return ends the thread.
+fn thread_start(section: u64, code: &[u8]) -> Option<(u64, u64, String)> {
+    // xor ebp, ebp; pop rdi; call r9; mov edi, eax; xor eax, eax; mov al, SYS_exit; syscall
+    const CODE: &[u8] = b"\x31\xed\x5f\x41\xff\xd1\x89\xc7\x31\xc0\xb0\x3c\x0f\x05";
+    let at = code.windows(CODE.len()).position(|window| window == CODE)?;
+    Some((section + at as u64, CODE.len() as u64, "__clone".to_owned()))
 }
 
 fn debug_file(build_id: &[u8]) -> Option<PathBuf> {
