@@ -59,6 +59,12 @@ impl Functions {
         Some(Self { all, file })
     }
 
+    /// Whether nothing says where the function at an address ends.
+    fn has_no_end(&self, address: u64) -> bool {
+        let end = self.all.partition_point(|(start, ..)| *start <= address);
+        self.all[..end].last().is_some_and(|(_, size, _)| *size == 0)
+    }
+
     /// All names of the function that covers an address.
     fn at(&self, address: u64) -> Vec<&str> {
         let end = self.all.partition_point(|(start, ..)| *start <= address);
@@ -138,9 +144,14 @@ impl Names {
                 names.push(format!("{demangled:#}"));
             }
         }
-        if names.is_empty() {
-            let file = functions.map_or(file_name, |functions| functions.file.as_str());
-            names.push(format!("{file}+{address:#x}"));
+        let file = functions.map_or(file_name, |functions| functions.file.as_str());
+        match names.last() {
+            None => names.push(format!("{file}+{address:#x}")),
+            // A label of hand-written code reaches to the next one: the place says more to who looks for a mistake.
+            Some(name) if functions.is_some_and(|functions| functions.has_no_end(address)) => {
+                names.push(format!("{name} ({file}+{address:#x})"));
+            }
+            Some(_) => {}
         }
         names
     }
