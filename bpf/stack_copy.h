@@ -21,7 +21,7 @@ static __always_inline void send_stack_copy(struct record *r, struct perf_contex
 	u64 start;
 
 	/* Samples come first: copies stop when the reader is far behind. */
-	if (!copy || bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 2) {
+	if (!copy || bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 4 * 3) {
 		count->value[COUNTER_STACK_COPIES_REFUSED]++;
 		return;
 	}

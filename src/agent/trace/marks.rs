@@ -20,7 +20,7 @@ pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>
         EndReason::BadReturnAddress => format!("[truncated: bad return address in {place}]"),
         EndReason::Compat => "[truncated: 32-bit process]".into(),
         EndReason::TableMoved => format!("[truncated: unwind table of {place} replaced meanwhile]"),
-        EndReason::StackCopyEnded => "[truncated: stack of a new process larger than the copy of it]".into(),
+        EndReason::StackCopyEnded => "[truncated: stack larger than the copy of it]".into(),
         EndReason::TooDeep => "[truncated: stack too deep]".into(),
     };
     Some(text.into())
