@@ -167,11 +167,13 @@ impl Settings {
         1_000_000_000 / u64::from(self.frequency_hz.max(1))
     }
 
-    /// What the sampler needs of it. The ring holds 2 s of samples: per CPU and tick about 1 KiB, more for deep stacks.
+    /// What the sampler needs of it. The ring holds 2 s of samples (per CPU and tick about 1 KiB, more for deep stacks) and
+    /// half a second of stack copies, should every tick hit a process that is not known yet.
     #[must_use]
     pub fn sampler(&self, cpus: u32) -> SamplerSettings {
         const SAMPLE_BYTES: u64 = 2048;
-        let wanted = 2 * SAMPLE_BYTES * u64::from(self.frequency_hz) * u64::from(cpus);
+        const COPY_BYTES: u64 = 16 << 10;
+        let wanted = (2 * SAMPLE_BYTES + COPY_BYTES / 2) * u64::from(self.frequency_hz) * u64::from(cpus);
         SamplerSettings {
             frequency_hz: self.frequency_hz,
             object: self.object,
@@ -193,8 +195,8 @@ mod tests {
     #[test]
     fn ring_grows_with_the_machine_within_bounds() {
         let settings = Settings { frequency_hz: 97, ..Settings::default() };
-        assert_eq!(settings.sampler(1).ring_bytes, 1 << 20);
-        assert_eq!(settings.sampler(128).ring_bytes, 2 * 2048 * 97 * 128);
+        assert_eq!(settings.sampler(1).ring_bytes, 12 * 1024 * 97);
+        assert_eq!(settings.sampler(8).ring_bytes, (4 + 8) * 1024 * 97 * 8);
         assert_eq!(settings.sampler(100_000).ring_bytes, 64 << 20);
         assert_eq!(settings.period_ns(), 10_309_278);
     }

@@ -14,7 +14,7 @@ const BRIEF_MAIN: &str = "int main(void) { for (int i = 0; i < 50; i++) f11(1); 
 const RATE: &str = "500";
 
 /// Starts a program so many times a second, for so many seconds; says how often it did.
-const DRIVER: &str = r#"
+const DRIVER: &str = r"
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +36,7 @@ int main(int count, char **argument) {
     while (waitpid(-1, 0, 0) > 0) {}
     return 0;
 }
-"#;
+";
 
 /// Ends of the stacks of one program: entry function by presence of a mark.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ fn programs_that_live_two_milliseconds_have_whole_stacks() {
     let program = compile(directory.path(), "brief", &source, &["-O2", "-fomit-frame-pointer"]);
     let driver = compile(directory.path(), "storm", DRIVER, &["-O2"]);
     let long = std::env::var("EVERFLAME_STORM_SECONDS").ok();
-    let (frequency_hz, seconds) = long.as_deref().map_or((997, "4"), |seconds| (97, seconds));
+    let (frequency_hz, seconds) = long.as_deref().map_or((499, "4"), |seconds| (97, seconds));
     let mut took = Duration::ZERO;
     let Some((batches, status)) = profile(frequency_hz, |status| {
         tables_are_built(status);
