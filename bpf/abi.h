@@ -81,7 +81,8 @@
 	X(COMPAT, 10, Compat) \
 	X(TABLE_MOVED, 11, TableMoved) \
 	X(TOO_DEEP, 12, TooDeep) \
-	X(TABLE_PENDING, 13, TablePending)
+	X(TABLE_PENDING, 13, TablePending) \
+	X(NO_MEMORY, 14, NoMemory)
 
 /* ---- counters: X(C name, class, public name). Sum of class `whole` = sum of class `part`, exactly. ---- */
 

@@ -32,8 +32,12 @@ static __always_inline void send_stack_copy(struct record *r, struct perf_contex
 		if (pages == (u32)i && !read_user(copy->page[i], 4096, start + i * 4096))
 			pages = i + 1;
 	}
-	if (pages == 0)
+	if (pages == 0) {
+		/* In the middle of exec or behind the end: the stack pointer belongs to a memory that is no more. */
+		if (r->event.end == END_UNKNOWN_PROCESS)
+			r->event.end = END_NO_MEMORY;
 		return;
+	}
 	copy->head.version = ABI_VERSION;
 	copy->head.kind = ABI_STACK_COPY;
 	copy->head.cpu = r->event.cpu;

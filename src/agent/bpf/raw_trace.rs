@@ -75,6 +75,8 @@ pub enum EndReason {
     TooDeep,
     /// The unwind table of the last mapping was still being made, and the frame pointer led nowhere.
     TablePending,
+    /// The process is between two programs or at its end: the memory that its registers speak of is gone.
+    NoMemory,
     /// Walked in user space, up to the end of the stack copy.
     StackCopyEnded,
 }

@@ -20,6 +20,9 @@ pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>
         EndReason::BadReturnAddress => format!("[truncated: bad return address in {place}]"),
         EndReason::Compat => "[truncated: 32-bit process]".into(),
         EndReason::TableMoved => format!("[truncated: unwind table of {place} replaced meanwhile]"),
+        EndReason::NoMemory => {
+            "[truncated: process ends or begins another program, its stack is gone]".into()
+        }
         EndReason::StackCopyEnded => "[truncated: stack larger than the copy of it]".into(),
         EndReason::TooDeep => "[truncated: stack too deep]".into(),
     };
