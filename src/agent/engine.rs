@@ -436,6 +436,8 @@ impl Engine {
             ("side_band_lost", follow.lost),
             ("side_band_malformed", follow.malformed),
             ("process_rescans", follow.rescans),
+            ("processes_read_again", follow.crowded),
+            ("processes_paced", follow.paced),
             ("processes_over_limit", follow.over_limit),
             ("processes_refused", follow.refused),
             ("executables_without_table", follow.tables.without),

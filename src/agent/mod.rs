@@ -137,8 +137,9 @@ impl Agent {
             .name("agent".into())
             .spawn(move || engine.run(&shutdown))
             .map_err(Error::Thread)?;
+        let barred = delivery.barred();
         let delivery = tokio::spawn(delivery.run(sink));
-        Ok(AgentHandle { thread, delivery, status, executables })
+        Ok(AgentHandle { thread, delivery, barred, status, executables })
     }
 }
 
@@ -147,6 +148,7 @@ impl Agent {
 pub struct AgentHandle {
     thread: JoinHandle<()>,
     delivery: tokio::task::JoinHandle<()>,
+    barred: tokio::sync::watch::Receiver<Option<String>>,
     status: SharedStatus,
     executables: Arc<Executables>,
 }
@@ -180,6 +182,17 @@ impl AgentHandle {
     pub async fn ended(&self) {
         while !self.thread.is_finished() {
             tokio::time::sleep(LOOK_AFTER_THREAD).await;
+        }
+    }
+
+    /// Ends when the receiver takes nothing from this agent because its token or its version is wrong; says what it said.
+    pub async fn barred(&self) -> String {
+        let mut barred = self.barred.clone();
+        let reason = barred.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The delivery has ended without that: it never will.
+            None => std::future::pending().await,
         }
     }
 

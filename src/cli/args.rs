@@ -243,6 +243,9 @@ pub struct AgentArgs {
     /// Told about in the configuration
     #[arg(long, hide = true)]
     pub private_environment_type: Option<String>,
+    /// For tests: how long to wait before ending when the collector takes nothing from this agent
+    #[arg(long, hide = true, value_name = "TIME")]
+    pub private_refused_wait: Option<String>,
     /// Told about in the configuration
     #[arg(long, hide = true)]
     pub bpf_log_size: Option<String>,
@@ -302,6 +305,7 @@ impl AgentArgs {
             ("bpffs-root", &self.bpffs_root),
             ("elastic", &self.elastic),
             ("private-environment-type", &self.private_environment_type),
+            ("private-refused-wait", &self.private_refused_wait),
             ("bpf-log-size", &self.bpf_log_size),
             ("verbose", &self.verbose),
         ];

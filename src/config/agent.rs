@@ -48,6 +48,8 @@ pub struct AgentSection {
     pub reporter_interval: Duration,
     /// Share of the interval by which windows vary.
     pub reporter_jitter: f64,
+    /// How long to wait, give or take 30 %, before ending after a collector said that it takes nothing from this agent.
+    pub refused_wait: Duration,
     /// Where finished unwind tables are kept; root without a word: `/var/cache/everflame`.
     pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
@@ -123,6 +125,11 @@ impl Section for AgentSection {
                 Duration::from_millis(500)..=Duration::from_mins(5),
             ),
             reporter_jitter: settings.fraction(&key("reporter-jitter"), 0.2),
+            refused_wait: settings.duration(
+                &key("private-refused-wait"),
+                Duration::from_mins(10),
+                Duration::ZERO..=Duration::from_hours(1),
+            ),
             cache_directory: settings.optional_text(&key("cache-directory")).map(PathBuf::from),
             kernel_object: settings.word(
                 &key("kernel-object"),

@@ -1,8 +1,9 @@
 //! The agent alone: samples this host and reports to a collector over the network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::agent::reporter::OtlpSink;
+use crate::agent::reporter::{OtlpSink, random};
 use crate::agent::{self, Agent};
 use crate::config::AgentSection;
 use crate::net::Shutdown;
@@ -12,7 +13,17 @@ use super::Failure;
 use super::agent_part::running::log_balance;
 use super::lifecycle::StopSignals;
 
-/// Runs until a signal comes or the agent dies.
+/// Share of the wait by which agents differ, so that a fleet with a wrong token does not come back all at once.
+const REFUSED_JITTER: f64 = 0.3;
+
+/// Why the role ends.
+enum End {
+    Signal,
+    Died,
+    Barred(String),
+}
+
+/// Runs until a signal comes, the agent dies, or the collector takes nothing from it.
 pub(super) async fn run(section: AgentSection) -> Result<(), Failure> {
     let mut signals = StopSignals::register()?;
     let options = client_options(&section)?;
@@ -38,9 +49,10 @@ pub(super) async fn run(section: AgentSection) -> Result<(), Failure> {
         collector = address,
         "sampling"
     );
-    let died = tokio::select! {
-        signal = signals.next() => { tracing::info!(signal, "stopping"); false }
-        () = handle.ended() => true,
+    let end = tokio::select! {
+        signal = signals.next() => { tracing::info!(signal, "stopping"); End::Signal }
+        () = handle.ended() => End::Died,
+        reason = handle.barred() => End::Barred(reason),
     };
     shutdown.cancel();
     tokio::select! {
@@ -49,7 +61,24 @@ pub(super) async fn run(section: AgentSection) -> Result<(), Failure> {
     }
     let last = status.get();
     log_balance(&last.counters, last.tick_share);
-    if died { Err(anyhow::anyhow!("the agent ended by itself").into()) } else { Ok(()) }
+    match end {
+        End::Signal => Ok(()),
+        End::Died => Err(anyhow::anyhow!("the agent ended by itself").into()),
+        End::Barred(reason) => {
+            let wait = varied(section.refused_wait, random());
+            tracing::error!(wait_s = wait.as_secs(), "not sampling any more; ending after a wait: {reason}");
+            tokio::select! {
+                signal = signals.next() => { tracing::info!(signal, "stopping"); }
+                () = tokio::time::sleep(wait) => {}
+            }
+            Err(anyhow::anyhow!("the collector takes nothing from this agent: {reason}").into())
+        }
+    }
+}
+
+/// A wait that differs from agent to agent. `random` is in `[0, 1)`.
+fn varied(wait: Duration, random: f64) -> Duration {
+    wait.mul_f64(1.0 + REFUSED_JITTER * (2.0 * random - 1.0))
 }
 
 /// Where and how to report; what is missing is told in the words of the options.
@@ -78,4 +107,16 @@ fn client_options(section: &AgentSection) -> Result<ClientOptions, Failure> {
         token: token.reveal().clone(),
         ..ClientOptions::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_differ_by_less_than_a_third() {
+        let ten = Duration::from_mins(10);
+        assert_eq!([0.0, 0.5].map(|random| varied(ten, random).as_secs()), [420, 600]);
+        assert!(varied(ten, 0.999_999) < Duration::from_mins(13));
+    }
 }

@@ -14,7 +14,7 @@ const BRIEF_MAIN: &str = "int main(void) { for (int i = 0; i < 50; i++) f11(1); 
 const RATE: &str = "500";
 
 /// Starts a program so many times a second, for so many seconds; says how often it did.
-const DRIVER: &str = r"
+pub(super) const DRIVER: &str = r"
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>

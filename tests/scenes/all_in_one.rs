@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::programs::{C, GO, Program, RUST, Truth};
-use crate::scene::{Beside, Scene, may_profile};
+use crate::scene::{Beside, Scene, may_profile, run};
 use crate::shares::{Graph, TOO_FAR, deviation};
 
 /// Samples per second and CPU: enough for tight intervals in a short run.
@@ -303,6 +303,44 @@ fn an_agent_of_its_own_reports_over_the_network() {
     assert_eq!(balance.ticks, balance.stored + balance.dropped, "{log}");
     let status = scene.api("/api/v1/status");
     assert_eq!(status["store"]["samples"].as_u64(), Some(balance.stored), "{status:#}\n{log}");
+    assert!(scene.stop().success());
+}
+
+#[test]
+fn an_agent_with_a_wrong_token_says_so_waits_and_ends() {
+    if !may_profile("an_agent_with_a_wrong_token_says_so_waits_and_ends") {
+        return;
+    }
+    let mut scene = Scene::all_in_one(&["--no-agent", "-E", "pf-elastic-collector.auth.secret_token=right"]);
+    let (code, _, err) = run(
+        &[
+            "agent",
+            "-config",
+            "/dev/null",
+            "-collection-agent",
+            &scene.collector,
+            "-secret-token=wrong",
+            "-disable-tls",
+            "-reporter-interval=500ms",
+            // Ten minutes otherwise.
+            "-private-refused-wait=1s",
+        ],
+        &[],
+    );
+    assert_eq!(code, Some(1), "{err}");
+    for part in [
+        "the receiver takes nothing from this agent",
+        "authentication failed",
+        "check the secret token against the receiver's",
+        "ending after a wait",
+        "error: the collector takes nothing from this agent",
+    ] {
+        assert!(err.contains(part), "{part} in {err}");
+    }
+    // Everything that ticked is counted, and the collector was asked once.
+    let balance = Balance::from_log(&err);
+    assert!(balance.ticks > 0 && balance.stored == 0 && balance.dropped == balance.ticks, "{err}");
+    assert_eq!(err.matches("authentication failed").count(), 3, "{err}");
     assert!(scene.stop().success());
 }
 

@@ -12,6 +12,10 @@ use super::maps::MAX_RANGES;
 use super::table_builder::TableState;
 use crate::model::RuntimeAddr;
 
+/// Most replaced mappings that are remembered of one process. A program would have to replace one each millisecond to
+/// need more; of one that does, the oldest go first and samples of their time get the best guess.
+const MAX_PAST: usize = 4096;
+
 /// What lies under a mapping.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
@@ -61,7 +65,7 @@ impl Mapping {
 pub(crate) struct AddressSpace {
     /// Sorted by start, not overlapping.
     live: Arc<Vec<Mapping>>,
-    /// Replaced: (when, mapping). Few and short-lived.
+    /// Replaced: (when, mapping). Few and short-lived, at most [`MAX_PAST`] and what one change replaces.
     past: Vec<(u64, Mapping)>,
     /// How often something was replaced.
     replacements: u32,
@@ -152,7 +156,15 @@ impl AddressSpace {
         true
     }
 
+    /// Whether anything replaced waits to be forgotten.
+    pub(crate) fn has_past(&self) -> bool {
+        !self.past.is_empty()
+    }
+
     fn replaced(&mut self, time_ns: u64) {
+        if self.past.len() >= MAX_PAST {
+            self.past.drain(..MAX_PAST / 2);
+        }
         self.replacements = self.replacements.wrapping_add(1);
         self.replaced_ns = self.replaced_ns.max(time_ns);
     }
@@ -247,6 +259,24 @@ mod tests {
         space.insert(mapping(0, 100, "all", 9));
         assert_eq!(space.live().len(), 1);
         assert_eq!([at(&space, 25, 8), at(&space, 15, 8), at(&space, 25, 4)], ["new", "old", "old"]);
+    }
+
+    #[test]
+    fn memory_of_a_restless_process_is_bounded() {
+        let mut space = AddressSpace::default();
+        for time_ns in 1..20_000 {
+            space.insert(mapping(10, 20, if time_ns % 2 == 0 { "even" } else { "odd" }, time_ns));
+            assert!(space.past.len() <= MAX_PAST);
+        }
+        assert_eq!(
+            [at(&space, 10, 19_999), at(&space, 10, 19_998), at(&space, 10, 18_000)],
+            ["odd", "even", "even"]
+        );
+        // Beyond memory: the next that is known.
+        assert_ne!(at(&space, 10, 5), "-");
+        assert!(space.has_past());
+        space.forget_before(20_000);
+        assert!(!space.has_past());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::events::{EventKind, Events, MappedRange};
 use super::executable::{Executable, base_name};
 use super::executables::{Executables, Resolved};
 use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
+use super::pace::Pace;
 use super::procfs;
 use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
 use super::table_builder::{TableBuilder, TableCounts, TableState};
@@ -30,6 +31,8 @@ const WORKERS: usize = 2;
 const KEEP_ENDED_NS: u64 = 2_000_000_000;
 /// Shortest time between two scans of all processes after lost records, in nanoseconds: 1 s.
 const SCAN_AGAIN_NS: u64 = 1_000_000_000;
+/// Such scans rest this many times as long as the last one took: 5 % of a CPU while records are lost all the time.
+const SCAN_REST: u64 = 20;
 /// Time between two sweeps of the registry, in nanoseconds: 30 s.
 const SWEEP_NS: u64 = 30_000_000_000;
 /// How long an image lives before the kernel side is told of it, in nanoseconds: 50 ms. Until then its samples come with
@@ -53,6 +56,10 @@ pub(crate) struct FollowCounts {
     pub(crate) malformed: u64,
     /// Scans of all processes because of lost records.
     pub(crate) rescans: u64,
+    /// Processes read again because of their many mappings.
+    pub(crate) crowded: u64,
+    /// Times that the kernel side was told later because a process changes too often.
+    pub(crate) paced: u64,
     /// Processes or mappings beyond a limit.
     pub(crate) over_limit: u64,
     /// Processes that the kernel side did not take.
@@ -84,14 +91,18 @@ pub(crate) struct Follower {
     descriptions: Descriptions,
     changes: Changes,
     mappings: Vec<ProcessMapping>,
-    /// Young images that the kernel side does not know: when it is to be told, and which.
+    /// Young images, and restless ones, that the kernel side does not know: when it is to be told, and which.
     young: BTreeSet<(u64, u32)>,
+    /// Shares of processes that change their mappings all the time.
+    pace: Pace,
     counts: FollowCounts,
     /// All events before this time are applied.
     followed_ns: u64,
     /// All events since then may be missing some.
     rescan_since_ns: Option<u64>,
     scanned_ns: u64,
+    /// CPU time that the last scan took.
+    scan_cost_ns: u64,
     swept_ns: u64,
     how: FollowSettings,
     /// What is given up for a while.
@@ -140,10 +151,12 @@ impl Follower {
             changes: Changes::default(),
             mappings: Vec::new(),
             young: BTreeSet::new(),
+            pace: Pace::default(),
             counts: FollowCounts::default(),
             followed_ns: now_ns,
             rescan_since_ns: None,
             scanned_ns: now_ns,
+            scan_cost_ns: 0,
             swept_ns: now_ns,
             how,
             without: GivenUp::default(),
@@ -164,8 +177,15 @@ impl Follower {
             heat: 0,
             ask: !self.how.only_sampled && !self.without.tables,
         };
+        self.pace.begin_look();
         for event in self.events.drain() {
             self.counts.events += 1;
+            if let EventKind::Map { pid, .. } = event.kind
+                && !self.pace.takes_map(pid)
+            {
+                self.changes.crowded.insert(pid);
+                continue;
+            }
             if let EventKind::KernelSymbol { start, bytes, gone, name } = event.kind {
                 if gone {
                     names.remove_program(start);
@@ -180,9 +200,11 @@ impl Follower {
         if std::mem::take(&mut self.changes.incomplete) {
             self.rescan_since_ns.get_or_insert(self.followed_ns);
         }
+        self.read_crowded(now_ns);
         self.followed_ns = now_ns;
+        let rest_ns = SCAN_AGAIN_NS.max(self.scan_cost_ns.saturating_mul(SCAN_REST));
         if let Some(since_ns) = self.rescan_since_ns
-            && now_ns.saturating_sub(self.scanned_ns) >= SCAN_AGAIN_NS
+            && now_ns.saturating_sub(self.scanned_ns) >= rest_ns
         {
             self.rescan_since_ns = None;
             self.counts.rescans += 1;
@@ -246,7 +268,8 @@ impl Follower {
 
     /// All samples before `time_ns` are converted: what ended before may be forgotten. Also the seldom work.
     pub(crate) fn converted(&mut self, time_ns: u64, kernel: &mut dyn KernelSide) {
-        if self.table.has_ended() {
+        self.pace.forget_rested(time_ns);
+        if self.table.has_past() {
             self.table.forget_before(time_ns.saturating_sub(KEEP_ENDED_NS));
         }
         if time_ns.saturating_sub(self.swept_ns) >= SWEEP_NS {
@@ -320,8 +343,37 @@ impl Follower {
         }
     }
 
+    /// Reads the mappings of crowded processes again: which of them are gone, and which were too many to be applied.
+    fn read_crowded(&mut self, now_ns: u64) {
+        if self.changes.crowded.is_empty() {
+            return;
+        }
+        for pid in std::mem::take(&mut self.changes.crowded) {
+            if self.table.live(pid).is_none() {
+                continue;
+            }
+            if !self.pace.may_read(pid, now_ns) {
+                self.changes.crowded.insert(pid);
+                continue;
+            }
+            let cpu_ns = thread_cpu_ns();
+            if let Some(scan) = Scan::read(pid, monotonic_ns(), self.followed_ns) {
+                self.counts.crowded += 1;
+                let mut resolver = FileResolver {
+                    executables: &self.executables,
+                    builder: &mut self.builder,
+                    heat: 0,
+                    ask: !self.how.only_sampled && !self.without.tables,
+                };
+                self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
+            }
+            self.pace.was_read(pid, now_ns, thread_cpu_ns().saturating_sub(cpu_ns));
+        }
+    }
+
     /// Looks at all processes. Findings count since `since_ns`; tables of the busiest come first.
     fn scan_all(&mut self, since_ns: u64) {
+        let cpu_ns = thread_cpu_ns();
         let mut alive = HashSet::new();
         for pid in procfs::pids() {
             let Some(scan) = Scan::read(pid, monotonic_ns(), since_ns) else { continue };
@@ -336,6 +388,7 @@ impl Follower {
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }
         self.scanned_ns = monotonic_ns();
+        self.scan_cost_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.table.end_missing(self.followed_ns, &mut self.changes, |pid| alive.contains(&pid));
     }
 
@@ -351,7 +404,8 @@ impl Follower {
         }
     }
 
-    /// Tells the kernel side what changed. Of young images nothing: most end before it would have paid.
+    /// Tells the kernel side what changed. Of young images nothing: most end before it would have paid. Nor of restless
+    /// ones before they rested; until then their samples come with stack copies.
     fn flush(&mut self, kernel: &mut dyn KernelSide, now_ns: u64) {
         for pid in self.changes.gone.drain() {
             kernel.remove_process(pid);
@@ -362,6 +416,11 @@ impl Follower {
                 Some(from_ns) if from_ns > 0 && now_ns < from_ns + YOUNG_NS => {
                     self.young.insert((from_ns + YOUNG_NS, pid));
                     // What it was before exec.
+                    kernel.remove_process(pid);
+                }
+                Some(_) if now_ns < self.pace.publish_at(pid) => {
+                    self.young.insert((self.pace.publish_at(pid), pid));
+                    self.counts.paced += 1;
                     kernel.remove_process(pid);
                 }
                 Some(_) => due.push(pid),
@@ -375,7 +434,7 @@ impl Follower {
             let builder = &self.builder;
             image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);
             match kernel.set_process(pid, &self.mappings) {
-                Ok(()) => {}
+                Ok(()) => self.pace.published(pid, self.mappings.len(), now_ns),
                 Err(KernelSideError::ProcessesFull { .. }) => self.counts.refused += 1,
                 Err(error) => {
                     self.counts.refused += 1;

@@ -14,6 +14,7 @@ mod executables;
 mod follower;
 mod kernel_side;
 mod maps;
+mod pace;
 mod procfs;
 pub mod remote_memory;
 mod table;

@@ -15,6 +15,10 @@ use super::procfs::{self, Stat};
 /// Most images that are held, living and ended. `pid_max` allows 4 million; a host with 30,000 processes is large.
 const MAX_IMAGES: usize = 100_000;
 
+/// A process whose mappings grow to this many, or to twice as many as were there, is read from `/proc` again: the kernel
+/// tells what is mapped but not what is unmapped.
+const READ_AGAIN_AT: usize = 512;
+
 /// First address that belongs to the kernel on every 64-bit architecture.
 const FIRST_KERNEL_ADDRESS: u64 = 1 << 62;
 
@@ -54,6 +58,8 @@ pub(crate) struct Image {
     other_threads: u32,
     /// Events before this time are contained in what `/proc` told.
     seen_ns: u64,
+    /// Number of mappings at which `/proc` is asked which of them are still there.
+    read_again_at: usize,
 }
 
 /// What came of a batch of events.
@@ -63,6 +69,8 @@ pub(crate) struct Changes {
     pub(crate) changed: HashSet<u32>,
     /// Processes that are gone.
     pub(crate) gone: HashSet<u32>,
+    /// Processes to be read from `/proc` again: too many mappings, some of which may be gone.
+    pub(crate) crowded: HashSet<u32>,
     /// Side-band records that the kernel could not deliver.
     pub(crate) lost: u64,
     /// Some are missing, as far as anybody can tell.
@@ -88,6 +96,8 @@ pub(crate) struct ProcessTable {
     images: HashMap<u32, Vec<Image>>,
     /// Images ended and waiting to be forgotten.
     ended: usize,
+    /// Mappings were replaced and wait to be forgotten.
+    replaced: bool,
     next_serial: u64,
     /// Mappings or processes beyond a limit.
     over_limit: u64,
@@ -168,6 +178,8 @@ impl ProcessTable {
         for range in ranges {
             self.over_limit += u64::from(!image.map(range, since_ns, resolver));
         }
+        image.read_again_at = READ_AGAIN_AT.max(2 * image.space.live().len());
+        self.replaced |= image.space.has_past();
         self.over_limit += scan.maps.skipped;
         changes.changed(pid);
     }
@@ -203,8 +215,14 @@ impl ProcessTable {
                     image.executable_path = path_text(procfs::strip_deleted(&range.path)).into();
                 }
                 let mapped = image.map(&range, time_ns, resolver);
+                let crowded = !mapped || image.space.live().len() >= image.read_again_at;
+                let replaced = image.space.has_past();
+                self.replaced |= replaced;
                 self.over_limit += u64::from(!mapped);
                 changes.changed(pid);
+                if crowded {
+                    changes.crowded.insert(pid);
+                }
             }
             EventKind::Exit { pid, tid } => self.exit(pid, tid, time_ns, resolver, changes),
             EventKind::Lost { count } => {
@@ -231,21 +249,22 @@ impl ProcessTable {
 
     /// Forgets images and mappings that ended before `time_ns`: all samples of that time are converted.
     pub(crate) fn forget_before(&mut self, time_ns: u64) {
-        let mut ended = 0;
+        let (mut ended, mut replaced) = (0, false);
         self.images.retain(|_, images| {
             images.retain_mut(|image| {
                 image.space.forget_before(time_ns);
+                replaced |= image.space.has_past();
                 image.until_ns >= time_ns
             });
             ended += images.iter().filter(|image| !image.is_live()).count();
             !images.is_empty()
         });
-        self.ended = ended;
+        (self.ended, self.replaced) = (ended, replaced);
     }
 
     /// Whether anything waits to be forgotten.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended > 0
+    pub(crate) fn has_past(&self) -> bool {
+        self.ended > 0 || self.replaced
     }
 
     fn fork(&mut self, pid: u32, parent_pid: u32, time_ns: u64, changes: &mut Changes) {
@@ -323,6 +342,7 @@ impl ProcessTable {
             inherited: None,
             other_threads: 0,
             seen_ns: 0,
+            read_again_at: READ_AGAIN_AT,
         });
         let last = images.len() - 1;
         &mut images[last]

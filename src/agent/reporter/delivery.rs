@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{ReportError, Sink};
 use crate::agent::counters::{Counter, Counters};
@@ -43,6 +43,8 @@ pub(crate) struct Delivery {
     retries: RetryPolicy,
     queue: mpsc::Receiver<Batch>,
     counters: Arc<Counters>,
+    /// Why the receiver takes nothing from this agent.
+    barred: watch::Sender<Option<String>>,
 }
 
 /// A pair of outbox and delivery.
@@ -50,11 +52,21 @@ pub(crate) fn channel(counters: &Arc<Counters>) -> (Outbox, Delivery) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
     (
         Outbox { queue: sender, counters: Arc::clone(counters) },
-        Delivery { retries: RETRIES, queue: receiver, counters: Arc::clone(counters) },
+        Delivery {
+            retries: RETRIES,
+            queue: receiver,
+            counters: Arc::clone(counters),
+            barred: watch::Sender::new(None),
+        },
     )
 }
 
 impl Delivery {
+    /// Tells when the receiver takes nothing from this agent, and why.
+    pub(crate) fn barred(&self) -> watch::Receiver<Option<String>> {
+        self.barred.subscribe()
+    }
+
     /// Delivers until the outbox is gone and empty.
     pub(crate) async fn run(mut self, sink: Arc<dyn Sink>) {
         while let Some(batch) = self.queue.recv().await {
@@ -64,6 +76,10 @@ impl Delivery {
 
     async fn deliver(&self, sink: &dyn Sink, batch: &Batch) {
         let samples = batch.sample_count();
+        if self.barred.borrow().is_some() {
+            self.counters.add(Counter::DroppedRefused, samples);
+            return;
+        }
         let mut attempt = 0;
         loop {
             match sink.report(batch).await {
@@ -75,6 +91,12 @@ impl Delivery {
                 Err(ReportError::Refused(reason)) => {
                     self.counters.add(Counter::DroppedRefused, samples);
                     tracing::error!(samples, "batch refused: {reason}");
+                    return;
+                }
+                Err(ReportError::Barred(reason)) => {
+                    self.counters.add(Counter::DroppedRefused, samples);
+                    tracing::error!(samples, "the receiver takes nothing from this agent: {reason}");
+                    self.barred.send_replace(Some(reason));
                     return;
                 }
                 Err(ReportError::Retryable(reason)) => {
@@ -124,6 +146,7 @@ mod tests {
             let call = self.calls.fetch_add(1, Ordering::Relaxed) as usize;
             match self.answers[call.min(self.answers.len() - 1)] {
                 Ok(()) => Ok(()),
+                Err("barred") => Err(ReportError::Barred("who are you".into())),
                 Err("refused") => Err(ReportError::Refused("no".into())),
                 Err(other) => Err(ReportError::Retryable(other.into())),
             }
@@ -169,6 +192,22 @@ mod tests {
     async fn gives_up_and_counts() {
         assert_eq!(sums(&*deliver(vec![Err("down")], 2).await), [0, 0, 10, 0]);
         assert_eq!(sums(&*deliver(vec![Err("refused"), Ok(())], 2).await), [5, 0, 0, 5]);
+    }
+
+    #[tokio::test]
+    async fn who_is_barred_asks_no_more_and_says_so() {
+        let counters = Arc::new(Counters::default());
+        let (outbox, delivery) = channel(&counters);
+        let barred = delivery.barred();
+        assert!(barred.borrow().is_none());
+        outbox.put(batch(5));
+        outbox.put(batch(5));
+        drop(outbox);
+        let sink = Arc::new(Scripted { answers: vec![Err("barred"), Ok(())], calls: AtomicU32::new(0) });
+        delivery.run(Arc::clone(&sink) as Arc<dyn Sink>).await;
+        assert_eq!(sums(&counters), [0, 0, 0, 10]);
+        assert_eq!(sink.calls.load(Ordering::Relaxed), 1);
+        assert_eq!(barred.borrow().as_deref(), Some("who are you"));
     }
 
     #[tokio::test]

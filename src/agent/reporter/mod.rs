@@ -18,9 +18,12 @@ pub enum ReportError {
     /// May succeed later: overload, connection lost, disk full.
     #[error("{0}")]
     Retryable(String),
-    /// Will never succeed: refused token, malformed, incompatible.
+    /// Will never succeed: malformed, beyond a limit.
     #[error("{0}")]
     Refused(String),
+    /// Nor will anything else that this agent sends: its token or its version is wrong.
+    #[error("{0}")]
+    Barred(String),
 }
 
 /// Takes the batch of a finished window. `Ok` means the receiver answers for it.

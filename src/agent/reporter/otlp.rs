@@ -33,6 +33,9 @@ impl Sink for OtlpSink {
         for message in encoded.messages {
             let answer = self.client.send(Bytes::from(message)).await.map_err(|error| match error {
                 SendError::Retryable { .. } => ReportError::Retryable(error.to_string()),
+                SendError::Refused { bars: true, hint, .. } => {
+                    ReportError::Barred(hint.map_or(error.to_string(), |hint| format!("{error}; {hint}")))
+                }
                 SendError::Refused { .. } => ReportError::Refused(error.to_string()),
             })?;
             if answer.rejected_profiles > 0 {

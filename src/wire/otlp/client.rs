@@ -87,6 +87,8 @@ pub enum SendError {
         reason: String,
         /// What a person can do about it.
         hint: Option<&'static str>,
+        /// Nothing else that this sender says will be taken either: its token or its version is wrong.
+        bars: bool,
     },
 }
 
@@ -129,7 +131,8 @@ impl Client {
     /// When the address or the token cannot be used.
     pub fn new(options: &ClientOptions) -> Result<Self, SendError> {
         let address = options.address.clone();
-        let refused = |reason: String, hint| SendError::Refused { address: address.clone(), reason, hint };
+        let refused =
+            |reason: String, hint| SendError::Refused { address: address.clone(), reason, hint, bars: false };
         let url = match address.split_once("://") {
             None => format!("http://{address}"),
             Some(("http", _)) => address.clone(),
@@ -216,10 +219,12 @@ impl Client {
             Code::Unauthenticated | Code::PermissionDenied => {
                 Some("check the secret token against the receiver's")
             }
+            Code::FailedPrecondition => Some("the receiver takes other versions of the agent"),
             Code::Unimplemented => Some("the other side takes no OTLP profiles; check the address"),
             _ => None,
         };
-        SendError::Refused { address, reason, hint }
+        let bars = matches!(status.code(), Code::Unauthenticated | Code::FailedPrecondition);
+        SendError::Refused { address, reason, hint, bars }
     }
 }
 

@@ -38,6 +38,12 @@ fn until(
     }
 }
 
+/// The kernel side knows all that is known of a process.
+fn is_told(follower: &Follower, notes: &Notes, pid: u32) -> bool {
+    let waits = follower.young.iter().any(|(_, young)| *young == pid);
+    follower.pending_tables() == 0 && !waits && notes.processes.contains_key(&pid)
+}
+
 fn names_at(follower: &mut Follower, pid: u32, time_ns: u64) -> Vec<String> {
     let Some(image) = follower.image(pid, time_ns) else { return Vec::new() };
     image.space.live().iter().map(|mapping| mapping.name().to_string()).collect()
@@ -47,8 +53,7 @@ fn names_at(follower: &mut Follower, pid: u32, time_ns: u64) -> Vec<String> {
 fn start_up_scan_finds_this_process_with_tables() {
     let Some((mut follower, mut notes, mut names)) = follower() else { return };
     let pid = std::process::id();
-    until(&mut follower, &mut notes, &mut names, |follower, _| follower.pending_tables() == 0);
-    follower.follow(&mut notes, &mut names);
+    until(&mut follower, &mut notes, &mut names, |follower, notes| is_told(follower, notes, pid));
     let here = start_up_scan_finds_this_process_with_tables as *const () as u64;
     let mappings = &notes.processes[&pid];
     let own = mappings.iter().find(|m| m.start.0 <= here && here < m.start.0 + m.len).expect("own code");
@@ -199,11 +204,10 @@ fn storm_of_libraries_threads_and_forks_is_followed() {
             && procfs::stat(pid).is_some_and(|stat| stat.threads == 1)
     };
     let mut calm = 0;
-    until(&mut follower, &mut notes, &mut names, |follower, _| {
+    until(&mut follower, &mut notes, &mut names, |follower, notes| {
         calm = if sleeps(pid) { calm + 1 } else { 0 };
-        calm > 50 && follower.pending_tables() == 0
+        calm > 50 && is_told(follower, notes, pid)
     });
-    follower.follow(&mut notes, &mut names);
     let now = monotonic_ns();
     assert!(follower.table.live(pid).is_some());
     // What /proc says now is what the events have built up.
@@ -244,15 +248,14 @@ fn lost_records_lead_to_a_scan() {
     let pid = running.pid();
     until(&mut follower, &mut notes, &mut names, |follower, _| follower.counts().rescans > 0);
     assert!(names_at(&mut follower, pid, monotonic_ns()).contains(&"sleep".to_owned()));
-    assert!(notes.processes.contains_key(&pid));
+    until(&mut follower, &mut notes, &mut names, |_, notes| notes.processes.contains_key(&pid));
 }
 
 #[test]
 fn kernel_side_is_told_once_per_change() {
     let Some((mut follower, mut notes, mut names)) = follower() else { return };
-    until(&mut follower, &mut notes, &mut names, |follower, _| follower.pending_tables() == 0);
-    follower.follow(&mut notes, &mut names);
     let pid = std::process::id();
+    until(&mut follower, &mut notes, &mut names, |follower, notes| is_told(follower, notes, pid));
     notes.processes.remove(&pid);
     follower.follow(&mut notes, &mut names);
     assert!(!notes.processes.contains_key(&pid), "nothing changed");
@@ -260,4 +263,60 @@ fn kernel_side_is_told_once_per_change() {
         notes.tables.iter().map(|(table, _)| *table).collect::<HashSet<TableId>>().len()
             == notes.tables.len()
     );
+}
+
+/// C program that maps code at ever new addresses, in bursts, and unmaps it again: never more than a few at a time.
+const RESTLESS: &str = r"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    int file = open(argv[1], O_RDONLY), rounds = atoi(argv[2]);
+    char *room = mmap(0, 1L << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (long i = 0; i < rounds; i++) {
+        char *at = room + (i * 8192) % (1L << 30);
+        if (mmap(at, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file, 0) != at) return 1;
+        if (mmap(at, 4096, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != at) return 1;
+        if (i % 100 == 99) usleep(1000);
+    }
+    close(1);
+    sleep(60);
+    return 0;
+}
+";
+
+/// The kernel tells of mappings, not of their end: without another look the list would only grow, up to its limit.
+#[test]
+fn restless_process_is_read_again_and_shares_are_kept() {
+    const ROUNDS: usize = 40_000;
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("restless");
+    std::fs::write(program.with_extension("c"), RESTLESS).unwrap();
+    let compiled = Command::new("cc").arg("-o").arg(&program).arg(program.with_extension("c")).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        crate::cannot_run::cannot_run("a compiled program", "no C compiler");
+        return;
+    }
+    let Some((mut follower, mut notes, mut names)) = follower() else { return };
+    let mut command = Command::new(&program);
+    command.arg("/bin/true").arg(ROUNDS.to_string()).stdout(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let pid = running.id();
+    let mut most = 0;
+    let closed = |pid| !std::path::Path::new(&format!("/proc/{pid}/fd/1")).exists();
+    until(&mut follower, &mut notes, &mut names, |follower, _| {
+        most = most.max(follower.table.live(pid).map_or(0, |image| image.space.live().len()));
+        closed(pid)
+    });
+    until(&mut follower, &mut notes, &mut names, |follower, notes| {
+        is_told(follower, notes, pid) && !follower.changes.crowded.contains(&pid)
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let counts = follower.counts();
+    println!("{ROUNDS} mappings, at most {most} held: {counts:?}");
+    assert!(counts.crowded > 0 && counts.paced > 0, "{counts:?}");
+    assert_eq!(counts.over_limit, 0);
+    assert!(most > 0 && most < ROUNDS / 10, "{most} mappings held");
 }
