@@ -378,7 +378,9 @@ fn libraries_that_come_and_go_are_told_apart() {
     println!("{by_library:?} samples; {} of {} whole, {:?}", judged.whole, judged.total(), judged.marked);
     assert!(mixed.is_empty(), "{mixed:#?}");
     assert!(by_library.iter().all(|count| *count > 10), "{by_library:?}");
-    println!("neither whole nor marked: {:#?}", judged.other);
+    // Rules of the one followed through the other would end anywhere.
+    let unexplained: u64 = judged.other.iter().map(|(_, count)| count).sum();
+    assert!(unexplained * 100 <= judged.total(), "neither whole nor marked: {:#?}", judged.other);
     let total = judged.total();
     // A change reaches the kernel side some milliseconds late: of 200 ms less than a twentieth.
     assert!(judged.whole * 100 >= total * 90, "{judged:#?}");

@@ -85,6 +85,11 @@ impl AddressSpace {
         (time_ns >= self.replaced_ns).then_some(self.replacements)
     }
 
+    /// When an address last came to mean something else.
+    pub(crate) fn replaced_ns(&self) -> u64 {
+        self.replaced_ns
+    }
+
     /// What lay at `address` at `time_ns`.
     pub(crate) fn find(&self, address: u64, time_ns: u64) -> Option<&Mapping> {
         let at = self.live.partition_point(|mapping| mapping.end <= address);

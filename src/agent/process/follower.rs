@@ -417,11 +417,17 @@ impl Follower {
                     self.young.insert((from_ns + YOUNG_NS, pid));
                     // What it was before exec.
                     kernel.remove_process(pid);
+                    if let Some(told) = self.table.told(pid) {
+                        told.removed(monotonic_ns());
+                    }
                 }
                 Some(_) if now_ns < self.pace.publish_at(pid) => {
                     self.young.insert((self.pace.publish_at(pid), pid));
                     self.counts.paced += 1;
                     kernel.remove_process(pid);
+                    if let Some(told) = self.table.told(pid) {
+                        told.removed(monotonic_ns());
+                    }
                 }
                 Some(_) => due.push(pid),
                 None => {}
@@ -434,7 +440,12 @@ impl Follower {
             let builder = &self.builder;
             image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);
             match kernel.set_process(pid, &self.mappings) {
-                Ok(()) => self.pace.published(pid, self.mappings.len(), now_ns),
+                Ok(()) => {
+                    self.pace.published(pid, self.mappings.len(), now_ns);
+                    if let Some(told) = self.table.told(pid) {
+                        told.published(monotonic_ns(), now_ns);
+                    }
+                }
                 Err(KernelSideError::ProcessesFull { .. }) => self.counts.refused += 1,
                 Err(error) => {
                     self.counts.refused += 1;

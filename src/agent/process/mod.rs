@@ -22,6 +22,7 @@ mod table_builder;
 mod table_cache;
 mod table_maker;
 mod table_use;
+mod told;
 mod unwind_image;
 
 pub(crate) use address_space::{Content, Mapping};

@@ -11,6 +11,7 @@ use super::address_space::{AddressSpace, Content, Mapping};
 use super::events::{Event, EventKind, MappedRange};
 use super::maps::Maps;
 use super::procfs::{self, Stat};
+use super::told::Told;
 
 /// Most images that are held, living and ended. `pid_max` allows 4 million; a host with 30,000 processes is large.
 const MAX_IMAGES: usize = 100_000;
@@ -54,6 +55,8 @@ pub(crate) struct Image {
     pub(crate) described: Option<Arc<super::describe::Description>>,
     /// Those of the parent: the best guess when the process is gone before anybody looked.
     pub(crate) inherited: Option<Arc<super::describe::Description>>,
+    /// What the kernel side was told of it.
+    pub(crate) told: Told,
     /// Threads besides the first.
     other_threads: u32,
     /// Events before this time are contained in what `/proc` told.
@@ -117,6 +120,12 @@ impl ProcessTable {
     /// The living image of a process.
     pub(crate) fn live(&self, pid: u32) -> Option<&Image> {
         self.images.get(&pid)?.last().filter(|image| image.is_live())
+    }
+
+    /// What the kernel side was told of a living image.
+    pub(crate) fn told(&mut self, pid: u32) -> Option<&mut Told> {
+        let image = self.images.get_mut(&pid)?.last_mut().filter(|image| image.is_live())?;
+        Some(&mut image.told)
     }
 
     /// All living images.
@@ -253,6 +262,7 @@ impl ProcessTable {
         self.images.retain(|_, images| {
             images.retain_mut(|image| {
                 image.space.forget_before(time_ns);
+                image.told.forget_before(time_ns);
                 replaced |= image.space.has_past();
                 image.until_ns >= time_ns
             });
@@ -340,6 +350,7 @@ impl ProcessTable {
             space,
             described: None,
             inherited: None,
+            told: Told::default(),
             other_threads: 0,
             seen_ns: 0,
             read_again_at: READ_AGAIN_AT,

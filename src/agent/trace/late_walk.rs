@@ -23,6 +23,8 @@ pub(crate) struct LateWalker {
     frames: Vec<UserFrame>,
     /// Stacks that it completed.
     pub(crate) completed: u64,
+    /// Stacks that it cut: beyond, rules were followed of what lay there before.
+    pub(crate) cut: u64,
 }
 
 impl LateWalker {
@@ -34,7 +36,12 @@ impl LateWalker {
         kernel: &dyn KernelSide,
         may_wait: bool,
     ) -> Late<'w> {
-        let Some(copy) = raw.stack_copy else { return Late::Done(*raw) };
+        let Some(copy) = raw.stack_copy else {
+            let Some(frames) = trusted(raw, processes) else { return Late::Done(*raw) };
+            self.cut += 1;
+            let (user, end) = (&raw.user[..frames], EndReason::UnknownProcess);
+            return Late::Done(RawTrace { user, gap_at: 0, end, ..*raw });
+        };
         // Looks at `/proc` if nothing is known.
         processes.image(raw.pid, raw.time_ns);
         let Some(image) = processes.known_image(raw.pid, raw.time_ns) else { return Late::Done(*raw) };
@@ -49,6 +56,21 @@ impl LateWalker {
         }
         Late::Done(RawTrace { user: &self.frames, gap_at: 0, end, stack_copy: None, ..*raw })
     }
+}
+
+/// Number of frames that can be trusted where that is not all: the kernel side had not yet been told of the mapping that the
+/// last of them lies in, and found its caller by the rules of what lay there before.
+fn trusted(raw: &RawTrace<'_>, processes: &Follower) -> Option<usize> {
+    let image = processes.known_image(raw.pid, raw.time_ns)?;
+    let known_ns = image.told.known_at(raw.time_ns);
+    if image.space.replaced_ns() <= known_ns {
+        return None;
+    }
+    let is_new = |frame: &UserFrame| {
+        let mapping = image.space.find(frame.code_address(), raw.time_ns);
+        mapping.is_some_and(|mapping| mapping.from_ns > known_ns && mapping.from_ns <= raw.time_ns)
+    };
+    raw.user.iter().position(is_new).map(|at| at + 1).filter(|frames| *frames < raw.user.len())
 }
 
 /// Fills `frames`, leaf first; says why they end, and which table was waited for in vain.
