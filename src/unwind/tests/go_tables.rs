@@ -2,6 +2,8 @@
 //!
 //! Programs of the Go versions that are installed are walked in `sampled`; older ones cannot be had everywhere.
 
+use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::check;
@@ -227,4 +229,30 @@ fn what_is_broken_is_counted() {
         let found = build(&program(&code(), &tables)).unwrap();
         assert!(!found.rules.contains(&Rule::Stop), "{layout:?}");
     }
+}
+
+/// Hand-made tables, each wrong in one way.
+#[test]
+fn answers_each_hand_made_table_the_same_way() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus/gopclntab");
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "bin"))
+        .collect();
+    files.sort();
+    let mut text = String::new();
+    for path in files {
+        let tables = std::fs::read(&path).unwrap();
+        let name = path.file_stem().unwrap().display().to_string();
+        let found = build(&program(&code(), &tables)).unwrap();
+        writeln!(text, "{name}: {:?}", found.skipped).unwrap();
+        for row in &found.rows {
+            writeln!(text, "  {:#x} {:?}", row.offset, found.rules[usize::from(row.rule)]).unwrap();
+        }
+        if name == "whole" {
+            assert_eq!(tables, table(Layout::Go1_20));
+        }
+    }
+    insta::assert_snapshot!(text);
 }
