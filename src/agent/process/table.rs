@@ -137,15 +137,14 @@ impl ProcessTable {
     /// little behind its exit record); the first one when the sample is older than everything known.
     pub(crate) fn at(&mut self, pid: u32, time_ns: u64) -> Option<&mut Image> {
         let images = self.images.get_mut(&pid)?;
-        let index = images.partition_point(|image| image.from_ns <= time_ns).saturating_sub(1);
+        let index = index_at(images, time_ns);
         images.get_mut(index)
     }
 
     /// [`ProcessTable::at`] for readers.
     pub(crate) fn known_at(&self, pid: u32, time_ns: u64) -> Option<&Image> {
         let images = self.images.get(&pid)?;
-        let index = images.partition_point(|image| image.from_ns <= time_ns).saturating_sub(1);
-        images.get(index)
+        images.get(index_at(images, time_ns))
     }
 
     /// Takes what `/proc` tells about a process at `time_ns`. Known mappings stay, missing ones go, new ones come.
@@ -363,6 +362,11 @@ impl ProcessTable {
     fn writable(&mut self, pid: u32, time_ns: u64) -> Option<&mut Image> {
         self.images.get_mut(&pid)?.last_mut().filter(|image| image.is_live() && image.seen_ns <= time_ns)
     }
+}
+
+/// Place of the latest image that had begun at `time_ns`.
+fn index_at(images: &[Image], time_ns: u64) -> usize {
+    images.partition_point(|image| image.from_ns <= time_ns).saturating_sub(1)
 }
 
 impl Image {
