@@ -82,7 +82,8 @@
 	X(TABLE_MOVED, 11, TableMoved) \
 	X(TOO_DEEP, 12, TooDeep) \
 	X(TABLE_PENDING, 13, TablePending) \
-	X(NO_MEMORY, 14, NoMemory)
+	X(NO_MEMORY, 14, NoMemory) \
+	X(USER_WORKER, 15, UserWorker)
 
 /* ---- counters: X(C name, class, public name). Sum of class `whole` = sum of class `part`, exactly. ---- */
 

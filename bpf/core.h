@@ -39,6 +39,8 @@ enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_RING_SIZE = 1 };
 
 /* task_struct.flags: no user part (include/linux/sched.h). */
 #define PF_KTHREAD 0x00200000
+/* The same of a thread that works for io_uring inside a process (5.12). */
+#define PF_IO_WORKER 0x00000010
 
 #if defined(__TARGET_ARCH_x86)
 

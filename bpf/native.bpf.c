@@ -301,7 +301,7 @@ static __always_inline void finish(struct record *r, struct counters *count)
 	count->value[COUNTER_CACHE_MISSES] += r->cache_misses;
 	count->value[COUNTER_MAPPING_MISSES] += r->mapping_misses;
 	count->value[COUNTER_STACK_READS] += r->stack_reads;
-	if (r->event.end != END_COMPLETE && r->event.end != END_KERNEL_THREAD)
+	if (r->event.end != END_COMPLETE && r->event.end != END_KERNEL_THREAD && r->event.end != END_USER_WORKER)
 		count->value[COUNTER_TRUNCATED]++;
 	count->value[COUNTER_KERNEL_NS] += bpf_ktime_get_ns() - r->event.time_ns;
 }
@@ -341,7 +341,9 @@ int sample(struct perf_context *context)
 			r->event.kernel_frames = (u64)bytes / sizeof(u64) & 127;
 	}
 	if (mode == IN_KERNEL_THREAD)
-		r->event.end = END_KERNEL_THREAD;
+		r->event.end = is_io_worker() ? END_USER_WORKER : END_KERNEL_THREAD;
+	else if (mode == IN_KERNEL && r->pc == 0 && r->sp == 0)
+		r->event.end = END_USER_WORKER;
 	else if (regs_are_compat(&r->regs))
 		r->event.end = END_COMPAT;
 	else if (r->pc >> ABI_USER_BITS)

@@ -47,6 +47,18 @@ static __always_inline struct abi_process *find_ancestor(struct task_struct *tas
 	return 0;
 }
 
+/*
+ * Whether the current thread works for io_uring. Such threads are of a process and share its memory, but never were in user
+ * mode: x86-64 leaves them a copy of their creator's registers with program counter and stack pointer zero (5.13), others
+ * registers of the kernel's mode.
+ */
+static __always_inline int is_io_worker(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return (BPF_CORE_READ(task, flags) & PF_IO_WORKER) != 0;
+}
+
 /* The row for the current thread of process `pid`; null when user space has told of none. Kernel threads have none. */
 static __always_inline struct abi_process *find_process(u32 pid, struct counters *count)
 {

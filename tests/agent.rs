@@ -5,6 +5,8 @@
 mod cannot_run;
 #[path = "agent/processes.rs"]
 mod processes;
+#[path = "agent/jit.rs"]
+mod jit;
 #[path = "agent/storm.rs"]
 mod storm;
 

@@ -345,6 +345,31 @@ fn process_of_32_bits_says_so() {
 }
 
 #[test]
+fn workers_of_io_uring_have_no_user_stack() {
+    let Some(_turn) = turn() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let Some(program) = scene::ring_with_a_poller(directory.path()).and_then(|path| Program::other(&path))
+    else {
+        scene::cannot_run(
+            "workers of io_uring",
+            "no compiler, or a kernel without or with forbidden io_uring",
+        );
+        return;
+    };
+    for object in objects() {
+        let mut scene = Scene::load(object, Some(program.pid()));
+        for sample in scene.collect(100, |sample| sample.comm.starts_with("iou-sqp-")) {
+            assert_eq!(sample.end, EndReason::UserWorker, "{sample:x?}");
+            assert!(
+                sample.user.is_empty() && sample.kernel > 0 && sample.stack_copy.is_none(),
+                "{sample:x?}"
+            );
+        }
+        scene.check_counters();
+    }
+}
+
+#[test]
 fn kernel_threads_have_no_user_stack() {
     let Some(_turn) = turn() else { return };
     let directory = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ pub mod file_id;
 pub mod gosym;
 #[cfg(test)]
 mod hostile;
+pub mod jit;
 pub mod kallsyms;
 pub mod mapped;
 pub mod ranges;

@@ -91,10 +91,11 @@ impl State {
 
     fn rule(&self, architecture: Architecture) -> Rule {
         let cfa = match *self {
-            Self { depth: Some(depth), .. } => CfaRule::Sp(depth),
+            // Surer than a distance that was counted: arguments may be pushed in a loop.
             Self { base: Some((register, offset)), .. } if register == architecture.frame_pointer() => {
                 CfaRule::Fp(offset)
             }
+            Self { depth: Some(depth), .. } => CfaRule::Sp(depth),
             Self { slot: Some((offset, add)), .. } => CfaRule::DerefSp { offset, add },
             Self { base: Some((register, offset)), .. } => {
                 CfaRule::Register { register: architecture.dwarf_number(register), offset }
@@ -201,7 +202,10 @@ impl State {
             }
             Effect::CopySp(register, offset) => {
                 self.write(register, architecture);
-                if let Some(depth) = self.depth {
+                // A frame pointer stays what it is when the stack pointer is copied elsewhere too, to be compared or kept.
+                if let Some(depth) = self.depth
+                    && self.base.is_none_or(|(base, _)| base != architecture.frame_pointer())
+                {
                     self.base = depth.checked_sub(offset).map(|offset| (register, offset));
                 }
             }
@@ -588,6 +592,25 @@ mod tests {
         rows(&code, 0, Architecture::Aarch64, |at, rule| found.push((at, rule)));
         let leaf = Rule::Guess { cfa: CfaRule::Sp(0), fp: SAME, ra: RaRule::LinkRegister };
         let framed = Rule::Guess { cfa: CfaRule::Sp(32), fp: FpRule::AtCfa(-32), ra: RaRule::AtCfa(-24) };
-        assert_eq!(found, [(0, leaf), (4, framed), (16, leaf)]);
+        let by_pointer = Rule::Guess { cfa: CfaRule::Fp(32), fp: FpRule::AtCfa(-32), ra: RaRule::AtCfa(-24) };
+        assert_eq!(found, [(0, leaf), (4, framed), (8, by_pointer), (16, leaf)]);
+    }
+
+    #[test]
+    fn frame_pointer_is_surer_than_counted_pushes() {
+        // push rbp; mov rbp, rsp; mov r10, rsp; push [rbx] in a loop; call; mov rsp, rbp; pop rbp; ret
+        let code = [
+            0x55, 0x48, 0x89, 0xe5, 0x49, 0x89, 0xe2, 0xff, 0x33, 0x48, 0xff, 0xc9, 0x7d, 0xf9, 0xe8, 0, 1,
+            0, 0, 0x48, 0x89, 0xec, 0x5d, 0xc3,
+        ];
+        let mut found = Vec::new();
+        rows(&code, 0, Architecture::X86_64, |at, rule| found.push((at, rule)));
+        let at = |address: u32| found.iter().rev().find(|(at, _)| *at <= address).map(|(_, rule)| *rule);
+        let pushed = Rule::Guess { cfa: CfaRule::Fp(16), fp: FpRule::AtCfa(-16), ra: RaRule::AtCfa(-8) };
+        for address in [4, 7, 9, 14, 18, 19, 22] {
+            assert_eq!(at(address), Some(pushed), "{address}");
+        }
+        let entry = Rule::Guess { cfa: CfaRule::Sp(8), fp: SAME, ra: RaRule::AtCfa(-8) };
+        assert_eq!((at(0), at(23)), (Some(entry), Some(entry)));
     }
 }

@@ -95,6 +95,19 @@ pub(crate) fn refuser(directory: &Path) -> Option<PathBuf> {
     compiler.status().is_ok_and(|status| status.success()).then_some(path)
 }
 
+/// A program with an io_uring whose poller works all the time; `None` where it cannot be compiled or gets no ring.
+pub(crate) fn ring_with_a_poller(directory: &Path) -> Option<PathBuf> {
+    if let Some(ready) = std::env::var_os("EVERFLAME_CHAIN_DIR") {
+        return Some(PathBuf::from(ready).join("poller")).filter(|path| path.exists());
+    }
+    let path = directory.join("poller");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-o"]).arg(&path).arg("tests/data/poller.c");
+    let works = compiler.status().is_ok_and(|status| status.success())
+        && Command::new(&path).arg("try").status().is_ok_and(|status| status.success());
+    works.then_some(path)
+}
+
 /// Objects that the running kernel can be expected to take; says so when it is not both.
 pub(crate) fn objects() -> Vec<Object> {
     let features = Features::probe();

@@ -306,7 +306,7 @@ mod tests {
         for (i, (number, reason)) in END_REASONS.iter().enumerate() {
             assert!(END_REASONS[..i].iter().all(|(n, r)| n != number && r != reason));
         }
-        assert_eq!(END_REASONS.len(), 14);
+        assert_eq!(END_REASONS.len(), 15);
     }
 
     #[test]

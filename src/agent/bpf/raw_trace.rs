@@ -53,6 +53,8 @@ pub enum EndReason {
     Complete,
     /// Kernel thread: there is no user stack.
     KernelThread,
+    /// Thread of a process that works in the kernel only, for io_uring or a virtual machine: there is no user stack.
+    UserWorker,
     /// The process has no mappings in the kernel side yet.
     UnknownProcess,
     /// No executable mapping covers the last address.
@@ -79,6 +81,14 @@ pub enum EndReason {
     NoMemory,
     /// Walked in user space, up to the end of the stack copy.
     StackCopyEnded,
+}
+
+impl EndReason {
+    /// Whether nothing of the stack is missing.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Complete | Self::KernelThread | Self::UserWorker)
+    }
 }
 
 /// One sample, borrowed from the ring buffer.

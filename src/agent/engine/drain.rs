@@ -39,10 +39,12 @@ impl Engine {
                 let may_wait =
                     !last && pending.has_room() && follower.followed_ns() < raw.time_ns + MAX_WAIT_NS;
                 match late.walk(raw, follower, tables, may_wait) {
-                    Late::Done(raw) => {
-                        let sample = converter.convert(&raw, follower);
-                        refused += u64::from(!sample.is_ok_and(|sample| window.push(sample)));
-                    }
+                    Late::Done(raw) => match converter.convert(&raw, follower, may_wait) {
+                        Ok(Some(sample)) => refused += u64::from(!window.push(sample)),
+                        // Its code has no name yet.
+                        Ok(None) => pending.push(&raw),
+                        Err(_) => refused += 1,
+                    },
                     Late::Wait(executable) => {
                         follower.want_table(&executable);
                         pending.push(raw);

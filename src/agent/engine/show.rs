@@ -54,6 +54,7 @@ impl Engine {
             ("tables_pending", self.follower.pending_tables() as u64),
         ]);
         list.push(("ceiling_changes", self.governor.changes()));
+        list.extend(self.converter.jit_counts());
         let usage = self.tables.usage();
         let problem = self.converter.names().problem();
         let tick_share =

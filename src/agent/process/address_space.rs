@@ -51,6 +51,11 @@ impl Mapping {
         }
     }
 
+    /// Whether no file says what lies here.
+    pub(crate) fn is_nameless(&self) -> bool {
+        matches!(self.content, Content::Nameless(_))
+    }
+
     fn is_same(&self, range: &MappedRange) -> bool {
         self.start <= range.start
             && range.end <= self.end

@@ -282,7 +282,7 @@ impl Inner {
 /// Opens the file under a mapping: by the mapping itself, else by path inside the process's root, else by plain path
 /// (of a process that was only put into another directory the kernel tells the outside path). The last two count only
 /// when device and inode are those of the mapping: the same path may be another file elsewhere.
-fn open_mapped(pid: u32, range: &MappedRange) -> Option<(File, Metadata)> {
+pub(super) fn open_mapped(pid: u32, range: &MappedRange) -> Option<(File, Metadata)> {
     let by_mapping = proc_path(pid, "map_files").join(format!("{:x}-{:x}", range.start, range.end));
     if let Ok(found) = open_regular(&by_mapping) {
         return Some(found);

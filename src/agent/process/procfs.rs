@@ -29,6 +29,15 @@ pub(crate) struct Stat {
     pub(crate) start_ticks: u64,
 }
 
+/// Lines of `/proc/PID/status` that are of interest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Effective user.
+    pub(crate) effective_uid: u32,
+    /// Its numbers, from our PID namespace down to its own.
+    pub(crate) ns_pids: Vec<u32>,
+}
+
 /// `PF_KTHREAD` of `include/linux/sched.h`.
 const KERNEL_THREAD_FLAG: u64 = 0x0020_0000;
 
@@ -65,6 +74,28 @@ pub(crate) fn pids() -> impl Iterator<Item = u32> {
 /// `/proc/PID/stat`.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&small_file(pid, "stat")?)
+}
+
+/// `/proc/PID/status`.
+pub(crate) fn status(pid: u32) -> Option<Status> {
+    parse_status(&small_file(pid, "status")?)
+}
+
+/// Parses `/proc/PID/status`. Its first line holds a name that may be anything but a line end.
+fn parse_status(text: &[u8]) -> Option<Status> {
+    let text = String::from_utf8_lossy(text);
+    let numbers = |line: &str| line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let mut effective_uid = None;
+    let mut ns_pids = Vec::new();
+    for line in text.lines() {
+        if let Some(uids) = line.strip_prefix("Uid:") {
+            let uids: Vec<u32> = numbers(uids);
+            effective_uid = uids.get(1).copied();
+        } else if let Some(pids) = line.strip_prefix("NSpid:") {
+            ns_pids = numbers(pids);
+        }
+    }
+    Some(Status { effective_uid: effective_uid?, ns_pids })
 }
 
 /// Executable ranges of a process. The first thread may be gone while others run; then one of those answers.
@@ -179,6 +210,14 @@ mod tests {
         ] {
             assert_eq!(parse_stat(text), None, "{:?}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn status_has_user_and_numbers() {
+        let text = b"Name:\tUid:\nUmask:\t0022\nUid:\t1000\t1001\t1002\t1003\nNSpid:\t4711\t12\n";
+        assert_eq!(parse_status(text), Some(Status { effective_uid: 1001, ns_pids: vec![4711, 12] }));
+        assert_eq!(parse_status(b"Name:\tx\nUid:\t5\n"), None);
+        assert_eq!(status(std::process::id()).unwrap().ns_pids[0], std::process::id());
     }
 
     #[test]

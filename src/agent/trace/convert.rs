@@ -13,11 +13,16 @@ use super::marks;
 use crate::agent::bpf::{EndReason, RawTrace};
 use crate::agent::host::Host;
 use crate::agent::kernel_symbols::KernelNames;
-use crate::agent::process::{Content, Description, Follower, Image, Mapping, base_name};
-use crate::model::{FrameKind, Resource, UnixNanos};
+use crate::agent::process::{
+    Content, Description, Follower, Image, JitCounts, JitNames, Mapping, Name, base_name,
+};
+use crate::model::{FrameKind, Resource, SourceLine, UnixNanos};
 
 /// Raw stacks that are remembered when nobody says.
 const REMEMBERED_STACKS: usize = 32_768;
+
+/// What code of no file is said to lie in.
+const COMPILED_AT_RUN_TIME: &str = "[jit]";
 
 /// Images have serials from 1; keys of processes without an image have this bit.
 const NO_IMAGE: u64 = 1 << 63;
@@ -45,6 +50,8 @@ pub(crate) struct Converter {
     interner: Interner,
     cache: TraceCache,
     names: KernelNames,
+    jit: JitNames,
+    jit_executable: Arc<str>,
     clock: WallClock,
     host: Host,
     others: Vec<(Arc<str>, Arc<str>)>,
@@ -69,6 +76,8 @@ impl Converter {
             cache: TraceCache::new(REMEMBERED_STACKS),
             marks: true,
             names,
+            jit: JitNames::default(),
+            jit_executable: COMPILED_AT_RUN_TIME.into(),
             clock: WallClock::synced(),
             host,
             others,
@@ -97,6 +106,11 @@ impl Converter {
         &mut self.names
     }
 
+    /// Counts of names of code compiled at run time.
+    pub(crate) fn jit_counts(&self) -> JitCounts {
+        self.jit.counts()
+    }
+
     /// What the numbers mean.
     pub(crate) fn interner(&self) -> &Interner {
         &self.interner
@@ -104,12 +118,14 @@ impl Converter {
 
     /// Between two windows: forgets everything when there is too much of it, or when it is asked for.
     pub(crate) fn window_ended(&mut self, forget: bool) {
+        self.jit.sweep();
         if forget || self.interner.is_over_limit() {
             self.interner.clear();
         }
     }
 
-    /// Converts one sample. All events up to its time must be applied.
+    /// Converts one sample. All events up to its time must be applied. `None` where it `may_wait` and better does, for
+    /// names that a process will have written by then.
     ///
     /// # Errors
     /// When the window is full.
@@ -117,35 +133,42 @@ impl Converter {
         &mut self,
         raw: &RawTrace<'_>,
         processes: &mut Follower,
-    ) -> Result<Sample, WindowFull> {
+        may_wait: bool,
+    ) -> Result<Option<Sample>, WindowFull> {
         let nowhere = processes.nowhere();
         let image = processes.image(raw.pid, raw.time_ns);
         let resource = self.resource(raw, image.as_deref(), nowhere).ok_or(WindowFull)?;
         let thread = self.interner.thread(raw.tid, raw.comm).ok_or(WindowFull)?;
         let time = self.clock.wall(raw.time_ns);
-        self.truncated += u64::from(!matches!(raw.end, EndReason::Complete | EndReason::KernelThread));
-
         self.note_use(raw, image.as_deref());
+        if let Some(image) = image.as_deref() {
+            self.jit.sampled(image);
+        }
         let key = self.key(raw, image.as_deref());
         if let Some(key) = key
             && let Some(stack) = self.cache.get(key, self.interner.generation())
         {
             self.hits += 1;
+            self.truncated += u64::from(!raw.end.is_whole());
             if let Some(Content::Executable(executable, _)) = missing_table(raw, image.as_deref()) {
                 processes.want_table(&executable);
             }
-            return Ok(Sample { resource, stack, thread, time });
+            return Ok(Some(Sample { resource, stack, thread, time }));
         }
-        self.frames(raw, image.as_deref());
+        let later = self.frames(raw, image.as_deref());
+        if later && may_wait {
+            return Ok(None);
+        }
+        self.truncated += u64::from(!raw.end.is_whole());
         let wanted = missing_table(raw, image.as_deref());
         let stack = self.interner.stack(&self.scratch).ok_or(WindowFull)?;
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|_| !later) {
             self.cache.insert(key, stack);
         }
         if let Some(Content::Executable(executable, _)) = wanted {
             processes.want_table(&executable);
         }
-        Ok(Sample { resource, stack, thread, time })
+        Ok(Some(Sample { resource, stack, thread, time }))
     }
 
     /// Key of the raw stack; `None` when what it means now may not be remembered.
@@ -156,6 +179,7 @@ impl Converter {
             None => (NO_IMAGE, 0),
         };
         hash.word(serial);
+        hash.word(image.map_or(Some(0), |image| self.jit.generation(image, raw.time_ns))?);
         hash.word(u64::from(generation) << 32 | u64::from(self.names.generation()));
         hash.word((raw.kernel.len() as u64) << 48 | u64::from(raw.gap_at) << 16 | raw.end as u64);
         raw.kernel.iter().for_each(|address| hash.word(*address));
@@ -176,22 +200,27 @@ impl Converter {
         }
     }
 
-    /// Fills `scratch` with the frames of a new stack, leaf first.
-    fn frames(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) {
+    /// Fills `scratch` with the frames of a new stack, leaf first. Says whether some may have a name later.
+    fn frames(&mut self, raw: &RawTrace<'_>, image: Option<&Image>) -> bool {
         let mut frames = std::mem::take(&mut self.scratch);
         frames.clear();
         for (index, address) in raw.kernel.iter().enumerate() {
             let address = address.saturating_sub(u64::from(index > 0));
             frames.push(self.kernel_frame(address, raw.time_ns));
         }
-        let mut last = None;
+        let (mut last, mut later) = (None, false);
         for (index, frame) in raw.user.iter().enumerate() {
             if self.marks && index > 0 && index == raw.gap_at as usize {
                 frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &marks::at_gap()));
             }
             let address = frame.code_address();
             last = image.and_then(|image| image.space.find(address, raw.time_ns));
-            frames.push(self.user_frame(address, last));
+            let named = image.filter(|_| last.is_some_and(Mapping::is_nameless)).and_then(|image| {
+                let name = self.jit.find(image, address, raw.time_ns);
+                later |= matches!(name, Name::Later | Name::Outdated(_));
+                self.jit_frame(name)
+            });
+            frames.push(named.unwrap_or_else(|| self.user_frame(address, last)));
         }
         // With a gap the outermost frames are there: nothing is missing at the root.
         let place = last.map(|mapping| &**mapping.name());
@@ -203,6 +232,16 @@ impl Converter {
             frames.push(self.interner.named_frame(FrameKind::ABORT, None, 0, &text));
         }
         self.scratch = frames;
+        later
+    }
+
+    /// Code compiled at run time: its address means nothing beyond this process and moment, its name does.
+    fn jit_frame(&mut self, name: Name) -> Option<u32> {
+        let (Name::Known(found) | Name::Outdated(found)) = name else { return None };
+        let executable = self.interner.executable(None, &self.jit_executable, &Arc::from(""));
+        let line =
+            SourceLine { function: found.name, file: found.file, line: found.line, ..SourceLine::default() };
+        Some(self.interner.lined_frame(FrameKind::NATIVE, Some(executable), 0, line))
     }
 
     fn user_frame(&mut self, address: u64, mapping: Option<&Mapping>) -> u32 {

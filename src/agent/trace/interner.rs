@@ -122,7 +122,22 @@ impl Interner {
         address: u64,
         name: &Arc<str>,
     ) -> u32 {
-        let line = SourceLine { function: Arc::clone(name), ..SourceLine::default() };
+        self.lined_frame(
+            kind,
+            executable,
+            address,
+            SourceLine { function: Arc::clone(name), ..SourceLine::default() },
+        )
+    }
+
+    /// A frame with the name and line that are known here.
+    pub(crate) fn lined_frame(
+        &mut self,
+        kind: FrameKind,
+        executable: Option<u32>,
+        address: u64,
+        line: SourceLine,
+    ) -> u32 {
         let frame = Frame { kind, executable, address, lines: vec![line] };
         let Self { frames, lined_frames, .. } = self;
         if let Some(number) = lined_frames.get(&frame) {

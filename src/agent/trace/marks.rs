@@ -9,7 +9,7 @@ use crate::agent::bpf::EndReason;
 pub(crate) fn at_root(reason: EndReason, place: Option<&str>) -> Option<Arc<str>> {
     let place = place.unwrap_or("unknown memory");
     let text = match reason {
-        EndReason::Complete | EndReason::KernelThread => return None,
+        EndReason::Complete | EndReason::KernelThread | EndReason::UserWorker => return None,
         EndReason::UnknownProcess => "[truncated: process or mapping not known yet]".into(),
         EndReason::NoMapping => "[truncated: caller lies in no executable mapping]".into(),
         EndReason::TablePending => format!("[truncated: no unwind table yet for {place}]"),
@@ -42,6 +42,7 @@ mod tests {
     fn sentences_name_the_place() {
         assert_eq!(at_root(EndReason::Complete, Some("a")), None);
         assert_eq!(at_root(EndReason::KernelThread, None), None);
+        assert_eq!(at_root(EndReason::UserWorker, None), None);
         let check =
             |reason, place, expected: &str| assert_eq!(at_root(reason, place).as_deref(), Some(expected));
         check(EndReason::NoTable, Some("libfoo.so"), "[truncated: no unwind table for libfoo.so]");

@@ -37,7 +37,7 @@ fn scene() -> Option<Scene> {
 
 impl Scene {
     fn sample(&mut self, raw: &RawTrace<'_>) {
-        let sample = self.converter.convert(raw, &mut self.follower).unwrap();
+        let sample = self.converter.convert(raw, &mut self.follower, false).unwrap().unwrap();
         assert!(self.window.push(sample));
     }
 
