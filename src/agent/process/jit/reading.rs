@@ -79,7 +79,7 @@ impl Reading {
 
     /// Lines and records that made no sense.
     pub(super) fn skipped(&self) -> u64 {
-        self.skipped_before + self.place.as_ref().map_or(0, |place| place.skipped())
+        self.skipped_before + self.place.as_ref().map_or(0, Place::skipped)
     }
 
     fn read(

@@ -94,7 +94,7 @@ impl fmt::Display for Refused {
 
 /// Whether a mapping of this name says that the process writes a jitdump file: `jit-NUMBER.dump`.
 pub(crate) fn is_dump_name(name: &str) -> bool {
-    name.strip_prefix("jit-").is_some_and(|rest| rest.ends_with(".dump"))
+    name.strip_prefix("jit-").and_then(|rest| rest.strip_suffix(".dump")).is_some()
 }
 
 /// The list of process `pid`: its jitdump file, if it has one mapped, else its perf map. Files that are not believed go to
