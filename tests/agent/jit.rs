@@ -321,7 +321,8 @@ fn functions_of_node_are_named_by_its_map_and_its_dump() {
     map.check("node, perf map", 97, 95);
     // The optimizer inlines the rest into it.
     assert!(map.of("turn ") * 2 > map.samples, "{} of {}", map.of("turn "), map.samples);
-    through(&batches, by_dump.0.id(), from).check("node, jitdump", 0, 0);
+    // V8 writes its dump in large steps: how much has a name yet is a matter of luck.
+    through(&batches, by_dump.0.id(), from).check("node, jitdump", 0, 95);
 }
 
 const CLASS: &str = "
