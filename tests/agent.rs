@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
 mod cannot_run;
-#[path = "agent/processes.rs"]
-mod processes;
 #[path = "agent/jit.rs"]
 mod jit;
+#[path = "agent/processes.rs"]
+mod processes;
 #[path = "agent/storm.rs"]
 mod storm;
 
