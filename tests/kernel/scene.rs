@@ -108,6 +108,26 @@ pub(crate) fn ring_with_a_poller(directory: &Path) -> Option<PathBuf> {
     works.then_some(path)
 }
 
+/// Whether the poller of the program's ring is one of its threads; before Linux 5.12 it is a kernel thread.
+pub(crate) fn polls_as_its_own_thread(program: &Program) -> bool {
+    let is_named = |directory: &str, name: &str| {
+        let names = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut names = names.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok());
+        names.any(|found| found.starts_with(name))
+    };
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline, "no poller");
+        if is_named(&format!("/proc/{}/task", program.pid()), "iou-sqp-") {
+            return true;
+        }
+        if is_named("/proc", "io_uring-sq") {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Objects that the running kernel can be expected to take; says so when it is not both.
 pub(crate) fn objects() -> Vec<Object> {
     let features = Features::probe();
