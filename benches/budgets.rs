@@ -115,15 +115,19 @@ fn agent_at(frequency_hz: u32, name: &str, load: fn() -> Load, length: Duration)
     });
     let started = start.elapsed();
     let status = handle.status();
-    // The start, with its scan and tables, is told apart from the steady state.
+    // The start, with its scan and tables, is told apart from the steady state: some seconds without a table in the making.
     let deadline = Instant::now() + Duration::from_mins(1);
-    let settled = |status: &agent::StatusReader| {
+    let is_calm = |status: &agent::StatusReader| {
         let counters = status.get().counters;
         counters.iter().any(|(name, value)| *name == "tables_pending" && *value == 0)
             && counters.iter().any(|(name, value)| *name == "batches" && *value > 0)
     };
-    while !settled(&status) && Instant::now() < deadline {
+    let mut calm_since = Instant::now();
+    while calm_since.elapsed() < length / 4 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
+        if !is_calm(&status) {
+            calm_since = Instant::now();
+        }
     }
     let count =
         |name: &str| status.get().counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// Pause after a look at the side-band: what comes meanwhile is taken together. Samples of that time lose nothing, for they
 /// come with a copy of the stack; but a file that is gone before it was opened has no names and no table.
-const SHORT_PAUSE: Duration = Duration::from_millis(5);
+const SHORT_PAUSE: Duration = Duration::from_millis(25);
 /// Pause while looking costs more than [`FOLLOW_SHARE`]: a fork storm.
-const LONG_PAUSE: Duration = Duration::from_millis(25);
+const LONG_PAUSE: Duration = Duration::from_millis(50);
 /// Pause while looking is given up as far as it can be.
-pub(super) const CEILING_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const CEILING_PAUSE: Duration = Duration::from_millis(100);
 /// CPU time that looking may take before pauses become long: 1 % of one CPU, measured over a second.
 const FOLLOW_SHARE: u64 = 100;
 
