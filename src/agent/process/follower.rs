@@ -35,9 +35,9 @@ const SCAN_AGAIN_NS: u64 = 1_000_000_000;
 const SCAN_REST: u64 = 20;
 /// Time between two sweeps of the registry, in nanoseconds: 30 s.
 const SWEEP_NS: u64 = 30_000_000_000;
-/// How long an image lives before the kernel side is told of it, in nanoseconds: 50 ms. Until then its samples come with
+/// How long an image lives before the kernel side is told of it, in nanoseconds: 20 ms. Until then its samples come with
 /// stack copies, or with the row of the process it was forked from.
-const YOUNG_NS: u64 = 50_000_000;
+const YOUNG_NS: u64 = 20_000_000;
 /// Heat of a file in which samples lie: before all that are only mapped.
 const SAMPLED_HEAT: i64 = 1 << 40;
 
