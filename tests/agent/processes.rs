@@ -395,6 +395,7 @@ const SAME_NUMBER: &str = r#"
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -405,7 +406,7 @@ static pid_t start(pid_t number, char *program) {
     how.exit_signal = SIGCHLD;
     if (number) { how.set_tid = (uintptr_t)&number; how.set_tid_size = 1; }
     pid_t pid = syscall(SYS_clone3, &how, sizeof(how));
-    if (pid == 0) { execl(program, program, (char *)0); _exit(1); }
+    if (pid == 0) { prctl(PR_SET_PDEATHSIG, SIGKILL); execl(program, program, (char *)0); _exit(1); }
     return pid;
 }
 int main(int count, char **argument) {
