@@ -330,6 +330,12 @@ impl Sampler {
         self.classed_counters().into_iter().map(|(_, name, value)| (name, value)).collect()
     }
 
+    /// One of them; 0 for a name that there is none of.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters().into_iter().find(|(found, _)| *found == name).map_or(0, |(_, value)| value)
+    }
+
     /// Counters with what each is for.
     #[must_use]
     pub fn classed_counters(&self) -> Vec<(CounterClass, &'static str, u64)> {

@@ -40,6 +40,7 @@ pub use choice::{Choice, FilterSettings, Hierarchy};
 pub use features::{Features, Missing};
 pub use load::{Error, Object, Sampler, SamplerSettings};
 pub use maps::KernelMaps;
+pub(crate) use pointer_signature::mask as pointer_signature_bits;
 pub use raw_trace::{EndReason, RawTrace, StackCopy, UserFrame};
 pub use restrictions::{Lockdown, Restrictions};
 pub use statistics::{RunStatistics, StatisticsSwitch};

@@ -9,7 +9,7 @@ const ALL_BITS: u64 = !(1 << 55);
 
 /// Bits to clear in a user code pointer; 0 where pointers are not signed.
 #[cfg(target_arch = "aarch64")]
-pub(super) fn mask() -> u64 {
+pub(crate) fn mask() -> u64 {
     let stripped: u64;
     // SAFETY: XPACLRI changes x30 only, which is the operand; a processor without signatures takes it for a NOP.
     unsafe {
@@ -24,7 +24,7 @@ pub(super) fn mask() -> u64 {
 
 /// Bits to clear in a user code pointer: x86-64 signs none.
 #[cfg(not(target_arch = "aarch64"))]
-pub(super) fn mask() -> u64 {
+pub(crate) fn mask() -> u64 {
     0
 }
 

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::agent::bpf;
-use crate::agent::ceiling::{Cost, CpuLevel, MemoryLevel};
+use crate::agent::ceiling::{Changes, Cost, CpuLevel, MemoryLevel};
 use crate::agent::config::Settings;
 use crate::agent::host::{clock::monotonic_ns, cpu, release_freed_memory};
 use crate::agent::lottery::Lottery;
@@ -54,9 +54,8 @@ impl Engine {
         if !self.governor.is_needed() {
             return;
         }
-        let kernel_ns = self.sampler.counters().into_iter().find(|(name, _)| *name == "kernel_ns");
         let cost = Cost {
-            cpu_ns: self.own_cpu.now_ns() + kernel_ns.map_or(0, |(_, value)| value),
+            cpu_ns: self.own_cpu.now_ns() + self.sampler.counter("kernel_ns"),
             memory_bytes: cpu::resident_bytes().unwrap_or(0),
         };
         let changes = self.governor.observe(monotonic_ns(), cost);
@@ -73,7 +72,7 @@ impl Engine {
             self.tables.set_growth(level < MemoryLevel::NoGrowth);
             release_freed_memory();
         }
-        if changes != crate::agent::ceiling::Changes::default() {
+        if changes != Changes::default() {
             self.follower.give_up(GivenUp {
                 descriptions: self.governor.cpu_level() >= CpuLevel::NoDescriptions,
                 tables: self.governor.memory_level() >= MemoryLevel::NoNewTables,
@@ -116,9 +115,6 @@ impl Engine {
 
     /// Ticks that hit a busy CPU, wanted or not.
     pub(super) fn busy_ticks(&self) -> u64 {
-        let counters = self.sampler.counters();
-        let value =
-            |name: &str| counters.iter().find(|(found, _)| *found == name).map_or(0, |(_, value)| *value);
-        value("ticks").saturating_sub(value("idle"))
+        self.sampler.counter("ticks").saturating_sub(self.sampler.counter("idle"))
     }
 }

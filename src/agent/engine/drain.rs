@@ -9,7 +9,7 @@ use crate::agent::counters::Counter;
 use crate::agent::host::clock::monotonic_ns;
 use crate::agent::process::Follower;
 use crate::agent::reporter::{Frame, random};
-use crate::agent::trace::{Converter, Late};
+use crate::agent::trace::{Converter, Late, Walked};
 
 /// Longest time between two drains of the ring.
 pub(super) const SLOW_DRAIN: Duration = Duration::from_millis(250);
@@ -34,15 +34,20 @@ impl Engine {
         let mut set_aside = std::mem::take(pending);
         let followed_ns = follower.followed_ns();
         let (mut received, mut refused) = (0, 0);
+        let (mut completed, mut cut) = (0, 0);
         let mut convert =
             |raw: &RawTrace<'_>, converter: &mut Converter, follower: &mut Follower, tables: &_| {
                 let may_wait =
                     !last && pending.has_room() && follower.followed_ns() < raw.time_ns + MAX_WAIT_NS;
                 match late.walk(raw, follower, tables, may_wait) {
-                    Late::Done(raw) => match converter.convert(&raw, follower, may_wait) {
-                        Ok(Some(sample)) => refused += u64::from(!window.push(sample)),
-                        // Its code has no name yet.
-                        Ok(None) => pending.push(&raw),
+                    Late::Done(walked, how) => match converter.convert(&walked, follower, may_wait) {
+                        Ok(Some(sample)) => {
+                            completed += u64::from(how == Walked::Completed);
+                            cut += u64::from(how == Walked::Cut);
+                            refused += u64::from(!window.push(sample));
+                        }
+                        // Its code has no name yet. As it came, for what it is walked with may be better then too.
+                        Ok(None) => pending.push(raw),
                         Err(_) => refused += 1,
                     },
                     Late::Wait(executable) => {
@@ -64,6 +69,8 @@ impl Engine {
             follower.follow(tables, converter.names());
             set_aside.drain(|raw| convert(raw, converter, follower, tables));
         }
+        self.stacks_completed_late += completed;
+        self.stacks_cut += cut;
         counters.add(Counter::Received, received);
         counters.add(Counter::DroppedWindowFull, refused);
         follower.converted(followed_ns, tables);

@@ -13,7 +13,7 @@ use drain::SLOW_DRAIN;
 use pace::{CEILING_PAUSE, Pace};
 use show::{configured, others};
 
-use super::bpf::{KernelMaps, Sampler, SamplerSettings};
+use super::bpf::{self, KernelMaps, Sampler, SamplerSettings};
 use super::ceiling::{CpuLevel, Governor};
 use super::config::Settings;
 use super::counters::Counters;
@@ -42,6 +42,9 @@ pub(crate) struct Engine {
     follower: Follower,
     converter: Converter,
     late: LateWalker,
+    /// Stacks completed from their copies, and stacks cut where the kernel side followed rules of what was replaced.
+    stacks_completed_late: u64,
+    stacks_cut: u64,
     pending: Pending,
     window: Window,
     window_start_ns: u64,
@@ -117,7 +120,9 @@ impl Engine {
             tables,
             follower,
             converter,
-            late: LateWalker::default(),
+            late: LateWalker::new(bpf::pointer_signature_bits()),
+            stacks_completed_late: 0,
+            stacks_cut: 0,
             pending: Pending::default(),
             window: Window::default(),
             window_start_ns: monotonic_ns(),

@@ -33,8 +33,8 @@ impl Engine {
         }));
         list.extend([
             ("stacks_known", self.converter.hits),
-            ("stacks_completed_late", self.late.completed),
-            ("stacks_cut_at_new_mapping", self.late.cut),
+            ("stacks_completed_late", self.stacks_completed_late),
+            ("stacks_cut_at_new_mapping", self.stacks_cut),
             ("side_band_looks", follow.looks),
             ("side_band_cpu_us", follow.cpu_ns / 1000),
             ("side_band_records", follow.events),

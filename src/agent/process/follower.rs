@@ -3,26 +3,31 @@
 //! Lives on the agent's thread and never blocks on it: files are read here only as far as an identity needs
 //! (8 KiB and headers), tables are built elsewhere.
 
+mod resolver;
+mod tell;
+
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use resolver::FileResolver;
+
 use super::address_space::Content;
 use super::describe::{Description, Descriptions};
-use super::events::{EventKind, Events, MappedRange};
-use super::executable::{Executable, base_name};
-use super::executables::{Executables, Resolved};
-use super::kernel_side::{KernelSide, KernelSideError, ProcessMapping};
-use super::pace::Pace;
+use super::events::{EventKind, Events};
+use super::executable::Executable;
+use super::executables::Executables;
+use super::kernel_side::{KernelSide, ProcessMapping};
 use super::procfs;
-use super::table::{Changes, Image, ProcessTable, Resolver, Scan};
+use super::shares::Shares;
+use super::table::{Changes, Image, ProcessTable, Scan};
 use super::table_builder::{TableBuilder, TableCounts, TableState};
 use super::table_cache::TableCache;
 use crate::agent::host::clock::{monotonic_ns, thread_cpu_ns};
 use crate::agent::kernel_symbols::KernelNames;
-use crate::model::{ElfAddr, FileId};
+use crate::model::ElfAddr;
 use crate::unwind::Rule;
 
 /// Workers that build tables. Two: start-up of a machine with large programs is a second or two of work.
@@ -35,9 +40,6 @@ const SCAN_AGAIN_NS: u64 = 1_000_000_000;
 const SCAN_REST: u64 = 20;
 /// Time between two sweeps of the registry, in nanoseconds: 30 s.
 const SWEEP_NS: u64 = 30_000_000_000;
-/// How long an image lives before the kernel side is told of it, in nanoseconds: 20 ms. Until then its samples come with
-/// stack copies, or with the row of the process it was forked from.
-const YOUNG_NS: u64 = 20_000_000;
 /// Heat of a file in which samples lie: before all that are only mapped.
 const SAMPLED_HEAT: i64 = 1 << 40;
 
@@ -94,7 +96,7 @@ pub(crate) struct Follower {
     /// Young images, and restless ones, that the kernel side does not know: when it is to be told, and which.
     young: BTreeSet<(u64, u32)>,
     /// Shares of processes that change their mappings all the time.
-    pace: Pace,
+    shares: Shares,
     counts: FollowCounts,
     /// All events before this time are applied.
     followed_ns: u64,
@@ -151,7 +153,7 @@ impl Follower {
             changes: Changes::default(),
             mappings: Vec::new(),
             young: BTreeSet::new(),
-            pace: Pace::default(),
+            shares: Shares::default(),
             counts: FollowCounts::default(),
             followed_ns: now_ns,
             rescan_since_ns: None,
@@ -171,17 +173,14 @@ impl Follower {
     pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
         let (now_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         self.executables.set_time(now_ns);
-        let mut resolver = FileResolver {
-            executables: &self.executables,
-            builder: &mut self.builder,
-            heat: 0,
-            ask: !self.how.only_sampled && !self.without.tables,
-        };
-        self.pace.begin_look();
+        let ask = self.asks_early();
+        let mut resolver =
+            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask };
+        self.shares.begin_look();
         for event in self.events.drain() {
             self.counts.events += 1;
             if let EventKind::Map { pid, .. } = event.kind
-                && !self.pace.takes_map(pid)
+                && !self.shares.takes_map(pid)
             {
                 self.changes.crowded.insert(pid);
                 continue;
@@ -214,6 +213,11 @@ impl Follower {
         self.flush(kernel, now_ns);
         self.counts.looks += 1;
         self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
+    }
+
+    /// Whether a table is wanted as soon as its file is mapped.
+    fn asks_early(&self) -> bool {
+        !self.how.only_sampled && !self.without.tables
     }
 
     /// Leaves work undone, or takes it up again.
@@ -268,7 +272,7 @@ impl Follower {
 
     /// All samples before `time_ns` are converted: what ended before may be forgotten. Also the seldom work.
     pub(crate) fn converted(&mut self, time_ns: u64, kernel: &mut dyn KernelSide) {
-        self.pace.forget_rested(time_ns);
+        self.shares.forget_rested(time_ns);
         if self.table.has_past() {
             self.table.forget_before(time_ns.saturating_sub(KEEP_ENDED_NS));
         }
@@ -352,22 +356,19 @@ impl Follower {
             if self.table.live(pid).is_none() {
                 continue;
             }
-            if !self.pace.may_read(pid, now_ns) {
+            if !self.shares.may_read(pid, now_ns) {
                 self.changes.crowded.insert(pid);
                 continue;
             }
             let cpu_ns = thread_cpu_ns();
             if let Some(scan) = Scan::read(pid, monotonic_ns(), self.followed_ns) {
                 self.counts.crowded += 1;
-                let mut resolver = FileResolver {
-                    executables: &self.executables,
-                    builder: &mut self.builder,
-                    heat: 0,
-                    ask: !self.how.only_sampled && !self.without.tables,
-                };
+                let ask = self.asks_early();
+                let mut resolver =
+                    FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask };
                 self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
             }
-            self.pace.was_read(pid, now_ns, thread_cpu_ns().saturating_sub(cpu_ns));
+            self.shares.was_read(pid, now_ns, thread_cpu_ns().saturating_sub(cpu_ns));
         }
     }
 
@@ -379,128 +380,14 @@ impl Follower {
             let Some(scan) = Scan::read(pid, monotonic_ns(), since_ns) else { continue };
             alive.insert(pid);
             let heat = i64::try_from(scan.stat.cpu_ticks).unwrap_or(i64::MAX).min(SAMPLED_HEAT - 1);
-            let mut resolver = FileResolver {
-                executables: &self.executables,
-                builder: &mut self.builder,
-                heat,
-                ask: !self.how.only_sampled && !self.without.tables,
-            };
+            let ask = self.asks_early();
+            let mut resolver =
+                FileResolver { executables: &self.executables, builder: &mut self.builder, heat, ask };
             self.table.scanned(pid, scan, &mut resolver, &mut self.changes);
         }
         self.scanned_ns = monotonic_ns();
         self.scan_cost_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.table.end_missing(self.followed_ns, &mut self.changes, |pid| alive.contains(&pid));
-    }
-
-    fn publish(&mut self, kernel: &mut dyn KernelSide) {
-        let table = &self.table;
-        let is_mapped = |file_id: FileId| table.all_live().any(|image| maps_any(image, &[file_id]));
-        let settled = self.builder.publish(kernel, is_mapped);
-        if settled.is_empty() {
-            return;
-        }
-        for image in self.table.all_live().filter(|image| maps_any(image, &settled)) {
-            self.changes.changed.insert(image.pid);
-        }
-    }
-
-    /// Tells the kernel side what changed. Of young images nothing: most end before it would have paid. Nor of restless
-    /// ones before they rested; until then their samples come with stack copies.
-    fn flush(&mut self, kernel: &mut dyn KernelSide, now_ns: u64) {
-        for pid in self.changes.gone.drain() {
-            kernel.remove_process(pid);
-        }
-        let mut due: Vec<u32> = Vec::new();
-        for pid in self.changes.changed.drain() {
-            match self.table.live(pid).map(|image| image.from_ns) {
-                Some(from_ns) if from_ns > 0 && now_ns < from_ns + YOUNG_NS => {
-                    self.young.insert((from_ns + YOUNG_NS, pid));
-                    // What it was before exec.
-                    kernel.remove_process(pid);
-                    if let Some(told) = self.table.told(pid) {
-                        told.removed(monotonic_ns());
-                    }
-                }
-                Some(_) if now_ns < self.pace.publish_at(pid) => {
-                    self.young.insert((self.pace.publish_at(pid), pid));
-                    self.counts.paced += 1;
-                    kernel.remove_process(pid);
-                    if let Some(told) = self.table.told(pid) {
-                        told.removed(monotonic_ns());
-                    }
-                }
-                Some(_) => due.push(pid),
-                None => {}
-            }
-        }
-        let later = self.young.split_off(&(now_ns + 1, 0));
-        due.extend(std::mem::replace(&mut self.young, later).into_iter().map(|(_, pid)| pid));
-        for pid in due {
-            let Some(image) = self.table.live(pid).filter(|image| !image.kernel_thread) else { continue };
-            let builder = &self.builder;
-            image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);
-            match kernel.set_process(pid, &self.mappings) {
-                Ok(()) => {
-                    self.pace.published(pid, self.mappings.len(), now_ns);
-                    if let Some(told) = self.table.told(pid) {
-                        told.published(monotonic_ns(), now_ns);
-                    }
-                }
-                Err(KernelSideError::ProcessesFull { .. }) => self.counts.refused += 1,
-                Err(error) => {
-                    self.counts.refused += 1;
-                    tracing::warn!(pid, mappings = self.mappings.len(), "process not published: {error}");
-                }
-            }
-        }
-    }
-}
-
-fn maps_any(image: &Image, files: &[FileId]) -> bool {
-    image.space.live().iter().any(|mapping| {
-        matches!(&mapping.content, Content::Executable(executable, _) if files.contains(&executable.file_id))
-    })
-}
-
-/// Finds files and asks for their tables.
-struct FileResolver<'f> {
-    executables: &'f Executables,
-    builder: &'f mut TableBuilder,
-    heat: i64,
-    /// Whether tables are wanted already.
-    ask: bool,
-}
-
-impl Resolver for FileResolver<'_> {
-    fn resolve(&mut self, pid: u32, range: &MappedRange) -> Content {
-        let resolved = if range.is_vdso() {
-            self.executables.resolve_vdso(pid, range)
-        } else if range.is_file() {
-            self.executables.resolve(pid, range)
-        } else {
-            Resolved::NotElf
-        };
-        if let Resolved::Executable(executable) = resolved
-            && let Some(bias) = executable.bias(range.start, range.file_offset)
-        {
-            if self.ask {
-                self.builder.ask(&executable, self.heat);
-            }
-            return Content::Executable(executable, bias);
-        }
-        Content::Nameless(nameless(range))
-    }
-
-    fn still_runs(&self, pid: u32) -> bool {
-        procfs::still_runs(pid)
-    }
-}
-
-/// What memory without a readable file is called in marks such as `[truncated: no unwind table for JIT code]`.
-fn nameless(range: &MappedRange) -> Arc<str> {
-    match base_name(procfs::strip_deleted(&range.path)) {
-        name if name.is_empty() => "JIT code".into(),
-        name => name.into(),
     }
 }
 

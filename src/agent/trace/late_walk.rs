@@ -12,22 +12,38 @@ use crate::unwind::{Architecture, Registers, Rule, Trouble, step};
 #[derive(Debug)]
 pub(crate) enum Late<'w> {
     /// The sample as it is now.
-    Done(RawTrace<'w>),
+    Done(RawTrace<'w>, Walked),
     /// The table of this file is being made: better later.
     Wait(Arc<Executable>),
 }
 
+/// What was done to a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walked {
+    /// Nothing, or nothing better was found.
+    AsItCame,
+    /// Its copy led to the root.
+    Completed,
+    /// Its copy led further than the kernel side had come.
+    Further,
+    /// Frames were taken away: beyond, rules were followed of what lay there before.
+    Cut,
+}
+
 /// Walks stack copies; keeps its memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LateWalker {
     frames: Vec<UserFrame>,
-    /// Stacks that it completed.
-    pub(crate) completed: u64,
-    /// Stacks that it cut: beyond, rules were followed of what lay there before.
-    pub(crate) cut: u64,
+    /// Bits of a code pointer that hold its signature.
+    signature_bits: u64,
 }
 
 impl LateWalker {
+    /// A walker for code pointers with these bits of signature.
+    pub(crate) fn new(signature_bits: u64) -> Self {
+        Self { frames: Vec::new(), signature_bits }
+    }
+
     /// The sample with the longer of both walks. `may_wait` = it may come again.
     pub(crate) fn walk<'w>(
         &'w mut self,
@@ -37,24 +53,26 @@ impl LateWalker {
         may_wait: bool,
     ) -> Late<'w> {
         let Some(copy) = raw.stack_copy else {
-            let Some(frames) = trusted(raw, processes) else { return Late::Done(*raw) };
-            self.cut += 1;
+            let Some(frames) = trusted(raw, processes) else { return Late::Done(*raw, Walked::AsItCame) };
             let (user, end) = (&raw.user[..frames], EndReason::UnknownProcess);
-            return Late::Done(RawTrace { user, gap_at: 0, end, ..*raw });
+            return Late::Done(RawTrace { user, gap_at: 0, end, ..*raw }, Walked::Cut);
         };
         // Looks at `/proc` if nothing is known.
         processes.image(raw.pid, raw.time_ns);
-        let Some(image) = processes.known_image(raw.pid, raw.time_ns) else { return Late::Done(*raw) };
-        let (end, pending) =
-            walk(copy, &mut self.frames, |address| processes.code_at(image, address, raw.time_ns, kernel));
+        let Some(image) = processes.known_image(raw.pid, raw.time_ns) else {
+            return Late::Done(*raw, Walked::AsItCame);
+        };
+        let code_at = |address| processes.code_at(image, address, raw.time_ns, kernel);
+        let (end, pending) = walk(copy, &mut self.frames, self.signature_bits, code_at);
         if let Some(executable) = pending.filter(|_| may_wait) {
             return Late::Wait(executable);
         }
-        self.completed += u64::from(end == EndReason::Complete);
-        if end != EndReason::Complete && self.frames.len() < raw.user.len() {
-            return Late::Done(*raw);
-        }
-        Late::Done(RawTrace { user: &self.frames, gap_at: 0, end, stack_copy: None, ..*raw })
+        let how = match end {
+            EndReason::Complete => Walked::Completed,
+            _ if self.frames.len() < raw.user.len() => return Late::Done(*raw, Walked::AsItCame),
+            _ => Walked::Further,
+        };
+        Late::Done(RawTrace { user: &self.frames, gap_at: 0, end, stack_copy: None, ..*raw }, how)
     }
 }
 
@@ -77,6 +95,7 @@ fn trusted(raw: &RawTrace<'_>, processes: &Follower) -> Option<usize> {
 fn walk(
     copy: &StackCopy,
     frames: &mut Vec<UserFrame>,
+    signature_bits: u64,
     code_at: impl Fn(u64) -> Code,
 ) -> (EndReason, Option<Arc<Executable>>) {
     let mut registers = copy.registers;
@@ -114,7 +133,9 @@ fn walk(
             Code::Unmapped => (EndReason::NoMapping, None),
         };
         approximate = (found.is_none() || is_guess).then_some(why);
-        registers = match found.or_else(|| by_frame_pointer(&registers, copy)) {
+        let caller = found.or_else(|| by_frame_pointer(&registers, copy));
+        let caller = caller.map(|caller| Registers { pc: caller.pc & !signature_bits, ..caller });
+        registers = match caller {
             Some(caller) if is_code_address(caller.pc) => caller,
             Some(_) if approximate.is_none() => return (EndReason::BadReturnAddress, pending),
             _ => return (why, pending),
@@ -155,7 +176,10 @@ fn by_frame_pointer(registers: &Registers, copy: &StackCopy) -> Option<Registers
     Some(Registers {
         pc: copy.word(fp + 8)?,
         // As `caller_sp` in `bpf/regs.h`: on arm64 the record lies at the low end of the frame.
-        sp: if cfg!(target_arch = "aarch64") { next_fp.max(fp + 16) } else { fp + 16 },
+        sp: match Architecture::HOST {
+            Architecture::X86_64 => fp + 16,
+            Architecture::Aarch64 => next_fp.max(fp + 16),
+        },
         fp: next_fp,
         all: None,
         is_return_address: true,
@@ -183,7 +207,7 @@ mod tests {
 
     fn walked(copy: &StackCopy, code_at: impl Fn(u64) -> Code) -> (Vec<u64>, EndReason) {
         let mut frames = Vec::new();
-        let (end, _) = walk(copy, &mut frames, code_at);
+        let (end, _) = walk(copy, &mut frames, 0, code_at);
         (frames.iter().map(|frame| frame.address()).collect(), end)
     }
 
@@ -196,6 +220,15 @@ mod tests {
             _ => Code::Rule(Rule::Stop),
         };
         assert_eq!(walked(&copy, code), (vec![0x40_0010, 0x40_0020, 0x40_0030], EndReason::Complete));
+    }
+
+    #[test]
+    fn signatures_are_no_part_of_an_address() {
+        let copy = copy(0x40_0010, 0, &[0, 0x7f_0000_0040_0020]);
+        let code = |address| if address == 0x40_0010 { by_sp(16) } else { Code::Rule(Rule::Stop) };
+        let mut frames = Vec::new();
+        let (end, _) = walk(&copy, &mut frames, 0x7f_0000_0000_0000, code);
+        assert_eq!((frames[1].address(), end), (0x40_0020, EndReason::Complete));
     }
 
     #[test]
@@ -212,7 +245,7 @@ mod tests {
         let copy = copy(0x40_0010, 0x7008, &[0, 0x7018, 0x40_0020, 0x7018, 0x99_0000]);
         let code = |address: u64| if address >> 16 == 0x40 { Code::WithoutTable } else { Code::Unmapped };
         let mut frames = Vec::new();
-        let (end, _) = walk(&copy, &mut frames, code);
+        let (end, _) = walk(&copy, &mut frames, 0, code);
         assert_eq!(end, EndReason::NoTable);
         assert_eq!(frames.len(), 2);
         assert!(!frames[0].is_approximate() && frames[1].is_approximate() && frames[1].is_return_address());

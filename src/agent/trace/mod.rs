@@ -14,5 +14,5 @@ pub(crate) use convert::{Converter, Sample};
 #[cfg(test)]
 pub(crate) use interner::ThreadNumber;
 pub(crate) use interner::{Interner, ResourceNumber, StackNumber};
-pub(crate) use late_walk::{Late, LateWalker};
+pub(crate) use late_walk::{Late, LateWalker, Walked};
 pub(crate) use pending::Pending;

@@ -20,7 +20,7 @@ const SHORTEST_READ_REST_NS: u64 = 100_000_000;
 
 /// What restless processes were given.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct Shares {
     /// Mapping records of this look.
     maps: HashMap<u32, u32>,
     /// Not to be published before.
@@ -29,7 +29,7 @@ pub(super) struct Pace {
     read: HashMap<u32, u64>,
 }
 
-impl Pace {
+impl Shares {
     /// A new look at the side-band begins.
     pub(super) fn begin_look(&mut self) {
         self.maps.clear();
@@ -76,28 +76,28 @@ mod tests {
 
     #[test]
     fn each_process_has_its_own_share_of_a_look() {
-        let mut pace = Pace::default();
-        let taken = (0..1000).filter(|_| pace.takes_map(1)).count();
+        let mut shares = Shares::default();
+        let taken = (0..1000).filter(|_| shares.takes_map(1)).count();
         assert_eq!(taken, MAPS_A_LOOK as usize);
-        assert!(pace.takes_map(2));
-        pace.begin_look();
-        assert!(pace.takes_map(1));
+        assert!(shares.takes_map(2));
+        shares.begin_look();
+        assert!(shares.takes_map(1));
     }
 
     #[test]
     fn rest_grows_with_what_was_written_and_with_what_reading_took() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.publish_at(1), 0);
-        pace.published(1, 5, 1000);
-        pace.published(2, 5000, 1000);
-        assert_eq!([1, 2].map(|pid| pace.publish_at(pid) - 1000), [PAGE_REST_NS, 40 * PAGE_REST_NS]);
-        assert!(pace.may_read(1, 1000));
-        pace.was_read(1, 1000, 100);
-        pace.was_read(2, 1000, SHORTEST_READ_REST_NS);
+        let mut shares = Shares::default();
+        assert_eq!(shares.publish_at(1), 0);
+        shares.published(1, 5, 1000);
+        shares.published(2, 5000, 1000);
+        assert_eq!([1, 2].map(|pid| shares.publish_at(pid) - 1000), [PAGE_REST_NS, 40 * PAGE_REST_NS]);
+        assert!(shares.may_read(1, 1000));
+        shares.was_read(1, 1000, 100);
+        shares.was_read(2, 1000, SHORTEST_READ_REST_NS);
         let after = 1000 + SHORTEST_READ_REST_NS;
-        assert!(!pace.may_read(1, after - 1) && pace.may_read(1, after));
-        assert!(!pace.may_read(2, after) && pace.may_read(2, 1000 + READ_REST * SHORTEST_READ_REST_NS));
-        pace.forget_rested(u64::MAX);
-        assert!(pace.publish.is_empty() && pace.read.is_empty());
+        assert!(!shares.may_read(1, after - 1) && shares.may_read(1, after));
+        assert!(!shares.may_read(2, after) && shares.may_read(2, 1000 + READ_REST * SHORTEST_READ_REST_NS));
+        shares.forget_rested(u64::MAX);
+        assert!(shares.publish.is_empty() && shares.read.is_empty());
     }
 }
