@@ -29,6 +29,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crate, and the only places that may name it.
 const HOMES: &[(&str, &[&str])] = &[
     ("libbpf_rs", &["agent/bpf/", "agent/tables/", "agent/capabilities"]),
+    ("reqwest", &["store/elastic/"]),
+    ("rustls", &["net/"]),
+    ("tokio_rustls", &["net/"]),
     ("redb", &["store/embedded/"]),
     ("parquet", &["store/embedded/"]),
     ("figment", &["config/"]),

@@ -6,6 +6,7 @@ mod bearer;
 mod guard;
 mod listener;
 mod retry;
+pub mod tls;
 
 pub use bearer::{Token, bearer};
 pub use guard::{HostGuard, Refused};

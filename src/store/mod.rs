@@ -4,6 +4,8 @@
 //! Loses nothing that [`Writer::write`] has acknowledged; refuses with a retryable error instead.
 
 pub mod document;
+#[cfg(feature = "elastic")]
+pub mod elastic;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;

@@ -1,0 +1,12 @@
+//! Elasticsearch as the store: documents out in bulk, questions as searches, the indices it needs.
+//!
+//! Shapes, names and identifiers are those of Elastic's Universal Profiling, so its own readers read what is written
+//! here and the other way round. Nothing outside this folder speaks HTTP to Elasticsearch.
+
+mod bulk_body;
+mod client;
+mod names;
+
+pub use bulk_body::{BulkBody, Item, Kind};
+pub use client::{CallError, Client, ClientError};
+pub use names::{Generation, LEVELS, Names};
