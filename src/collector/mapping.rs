@@ -124,7 +124,7 @@ fn map_stacks(batch: &Batch, frames: &[FrameId], documents: &mut Documents) -> U
 }
 
 fn map_frames(batch: &Batch, ids: &[FrameId], used: &[bool], documents: &mut Documents) {
-    let (mut named, mut unnamed) = (HashSet::new(), HashSet::new());
+    let (mut named, mut unnamed, mut files) = (HashSet::new(), HashSet::new(), HashSet::new());
     for ((frame, id), _) in batch.frames.iter().zip(ids).zip(used).filter(|(_, used)| **used) {
         if is_named(frame) {
             if named.insert(*id) {
@@ -134,6 +134,9 @@ fn map_frames(batch: &Batch, ids: &[FrameId], used: &[bool], documents: &mut Doc
             }
         } else if can_be_named(batch, frame) && unnamed.insert(*id) {
             documents.unnamed.push(*id);
+            if files.insert(id.file) {
+                documents.unnamed_files.push(id.file);
+            }
         }
     }
 }

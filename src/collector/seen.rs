@@ -63,6 +63,7 @@ pub struct Seen {
     stacks: Recent<StackId>,
     frames: Recent<FrameId>,
     unnamed: Recent<FrameId>,
+    unnamed_files: Recent<FileId>,
     executables: Recent<FileId>,
     /// By identity and facts: those that become known later are written too.
     hosts: Recent<(Arc<str>, u64)>,
@@ -74,6 +75,7 @@ pub struct Fresh {
     stacks: Vec<StackId>,
     frames: Vec<FrameId>,
     unnamed: Vec<FrameId>,
+    unnamed_files: Vec<FileId>,
     executables: Vec<FileId>,
     hosts: Vec<(Arc<str>, u64)>,
 }
@@ -84,6 +86,7 @@ impl Default for Seen {
             stacks: Recent::new(MANY),
             frames: Recent::new(MANY),
             unnamed: Recent::new(MANY),
+            unnamed_files: Recent::new(FEW),
             executables: Recent::new(FEW),
             hosts: Recent::new(FEW),
         }
@@ -97,6 +100,13 @@ impl Seen {
         keep_new(&mut self.stacks, &mut documents.stacktraces, |stack| stack.id, now, &mut fresh.stacks);
         keep_new(&mut self.frames, &mut documents.stackframes, |frame| frame.id, now, &mut fresh.frames);
         keep_new(&mut self.unnamed, &mut documents.unnamed, |id| *id, now, &mut fresh.unnamed);
+        keep_new(
+            &mut self.unnamed_files,
+            &mut documents.unnamed_files,
+            |id| *id,
+            now,
+            &mut fresh.unnamed_files,
+        );
         keep_new(&mut self.executables, &mut documents.executables, |e| e.id, now, &mut fresh.executables);
         keep_new(&mut self.hosts, &mut documents.hosts, host_key, now, &mut fresh.hosts);
         fresh
@@ -107,6 +117,7 @@ impl Seen {
         written.stacks.into_iter().for_each(|id| self.stacks.insert(id, now));
         written.frames.into_iter().for_each(|id| self.frames.insert(id, now));
         written.unnamed.into_iter().for_each(|id| self.unnamed.insert(id, now));
+        written.unnamed_files.into_iter().for_each(|id| self.unnamed_files.insert(id, now));
         written.executables.into_iter().for_each(|id| self.executables.insert(id, now));
         written.hosts.into_iter().for_each(|id| self.hosts.insert(id, now));
     }

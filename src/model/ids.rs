@@ -27,6 +27,8 @@ impl fmt::Display for ParseIdError {
 impl std::error::Error for ParseIdError {}
 
 impl FileId {
+    /// Code of which neither file nor lines are known: XXH64 of nothing, twice.
+    pub const NONE: Self = Self::from_words(0xEF46_DB37_51D8_E999, 0xEF46_DB37_51D8_E999);
     /// A kernel without a usable build ID.
     pub const UNKNOWN_KERNEL: Self = Self::from_words(0xFFFF_FFFF_FFFF_FFFD, 0xFFFF_FFFF_FFFF_FFFD);
 

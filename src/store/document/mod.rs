@@ -26,6 +26,8 @@ pub struct Documents {
     pub hosts: Vec<Host>,
     /// Native frames without a name, for the symbolization queue.
     pub unnamed: Vec<FrameId>,
+    /// Executables of such frames, for engines that queue them by themselves.
+    pub unnamed_files: Vec<FileId>,
 }
 
 /// Where an event happened: the dimensions shared by many events.

@@ -5,8 +5,10 @@
 
 mod bulk_body;
 mod client;
+pub mod encode;
 mod names;
 
 pub use bulk_body::{BulkBody, Item, Kind};
 pub use client::{CallError, Client, ClientError};
+pub use encode::{Encoder, Shape};
 pub use names::{Generation, LEVELS, Names};
