@@ -37,7 +37,9 @@ pub use secret::Secret;
 pub use settings::{Resolved, Settings};
 pub use store::StoreSection;
 pub use symbolizer::SymbolizerSection;
-pub use tls::{ClientTls, ServerTls};
+pub use tls::{
+    ClientAuthentication, ClientTls, Curve, KeyPair, Offer, PemSource, Protocol, ServerTls, Verification,
+};
 pub use web::WebSection;
 
 use overrides::Override;

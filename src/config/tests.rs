@@ -240,3 +240,126 @@ fn hostile_yaml_is_one_problem_and_no_panic() {
         let _ = settings.unknown_keys(&[]);
     }
 }
+
+/// What `ssl` of the collector's listener leads to: mistakes, then warnings, each without its origin.
+fn said_of_tls(ssl: &str) -> Vec<String> {
+    let yaml = format!(
+        "pf-elastic-collector.ssl: {{enabled: true, certificate: c, key: k, {ssl}}}\noutput.embedded.data_dir: d\n"
+    );
+    let settings = collector(&yaml, &[]);
+    let mistakes =
+        resolve::<CollectorSection>(&settings).err().map(|problems| problems.0).unwrap_or_default();
+    let short = |problem: &Problem| {
+        format!("{}: {}", problem.key.trim_start_matches("pf-elastic-collector.ssl."), problem.message)
+    };
+    mistakes.iter().chain(&settings.warnings()).map(short).collect()
+}
+
+#[test]
+fn what_tls_cannot_do_is_said_by_name() {
+    for (ssl, expected) in [
+        ("supported_protocols: [TLSv1.3]", &[][..]),
+        ("supported_protocols: [TLSv1.1, TLSv1.3]", &["supported_protocols: not spoken: TLSv1.1"]),
+        (
+            "supported_protocols: [TLSv1, TLSv1.1]",
+            &["supported_protocols: expected TLSv1.2 or TLSv1.3 among them, found only TLSv1, TLSv1.1"],
+        ),
+        (
+            "supported_protocols: [TLSv1.2], cipher_suites: [RSA-RC4-128-SHA, ECDHE-RSA-CHACHA20-POLY1205]",
+            &[
+                "cipher_suites: not offered: RSA-RC4-128-SHA (only suites with ephemeral keys and authenticated encryption are)",
+            ],
+        ),
+        (
+            "supported_protocols: [TLSv1.2, TLSv1.3], cipher_suites: [ECDHE-RSA-3DES-CBC3-SHA]",
+            &[
+                "cipher_suites: expected a suite that can be offered in TLS 1.2, found only ECDHE-RSA-3DES-CBC3-SHA",
+            ],
+        ),
+        (
+            "supported_protocols: [TLSv1.2, TLSv1.3], cipher_suites: [TLS-AES-128-GCM-SHA256]",
+            &["cipher_suites: no suite of TLS 1.2 is named, so only TLS 1.3 is spoken"],
+        ),
+        (
+            "cipher_suites: [ECDHE-RSA-AES-128-GCM-SHA256]",
+            &["cipher_suites: has no effect: cipher suites are not configurable for TLS 1.3"],
+        ),
+        ("cipher_suites: [ROT13]", &["cipher_suites: invalid tls cipher suite 'ROT13'"]),
+        ("curve_types: [P-521, P-384]", &["curve_types: not offered: P-521"]),
+        (
+            "curve_types: [P-521]",
+            &["curve_types: expected P-256, P-384 or X25519 among them, found only P-521"],
+        ),
+        ("curve_types: [P-192]", &["curve_types: invalid tls curve type 'P-192'"]),
+        (
+            "client_authentication: maybe",
+            &["client_authentication: unknown client authentication mode 'maybe'"],
+        ),
+        (
+            "client_authentication: required",
+            &[
+                "certificate_authorities: expected at least one authority that signs certificates of clients, found none",
+            ],
+        ),
+        ("certificate_authorities: [ca.pem]", &[]),
+        (
+            "key_passphrase: a, key_passphrase_path: b",
+            &["key_passphrase_path: cannot set both key_passphrase and key_passphrase_path"],
+        ),
+    ] {
+        assert_eq!(said_of_tls(ssl), expected, "{ssl}");
+    }
+}
+
+#[test]
+fn tls_of_a_client_is_refused_in_documented_words() {
+    for (ssl, expected) in [
+        ("verification_mode: half", "unknown verification mode 'half'"),
+        ("renegotiation: often", "invalid tls renegotiation type 'often'"),
+        ("key: k", "certificate file not configured"),
+        ("certificate: c", "key file not configured"),
+    ] {
+        let settings = collector(&format!("output.elasticsearch.ssl: {{{ssl}}}"), &[]);
+        let problems = resolve::<CollectorSection>(&settings).expect_err(ssl);
+        assert_eq!(problems.0[0].message, expected, "{ssl}");
+    }
+    let settings = collector("output.elasticsearch.ssl.renegotiation: once", &[]);
+    resolve::<CollectorSection>(&settings).expect("only a warning");
+    assert_eq!(settings.warnings().len(), 1);
+    // `enabled: false` is documented as "ignore custom settings".
+    let settings = collector(
+        "output.elasticsearch.ssl: {enabled: false, verification_mode: none, curve_types: [P-521]}",
+        &[],
+    );
+    let section = resolve::<CollectorSection>(&settings).expect("valid");
+    let OutputSection::Elasticsearch(output) = section.output else { panic!("elasticsearch was meant") };
+    assert_eq!((output.tls, settings.warnings()), (ClientTls::default(), Vec::new()));
+}
+
+#[test]
+fn a_listener_with_a_certificate_serves_tls_unless_told_otherwise() {
+    for (ssl, expected) in [
+        ("{certificate: c, key: k}", true),
+        ("{certificate: c, key: k, enabled: false}", false),
+        ("{enabled: false}", false),
+        ("{}", false),
+    ] {
+        let settings = collector(&format!("pf-elastic-collector.ssl: {ssl}"), &[]);
+        let section = resolve::<CollectorSection>(&settings).expect("valid");
+        assert_eq!(section.tls.enabled, expected, "{ssl}");
+    }
+}
+
+#[test]
+fn pem_text_is_never_printed() {
+    let text = "-----BEGIN PRIVATE KEY-----\\nSECRETSECRET\\n-----END PRIVATE KEY-----";
+    let yaml = format!(
+        "pf-elastic-collector.ssl: {{certificate: \"{text}\", key: \"{text}\", certificate_authorities: \"{text}\"}}\n"
+    );
+    let settings = collector(&yaml, &[]);
+    let section = resolve::<CollectorSection>(&settings).expect("valid");
+    let printed = format!("{settings}{section:?}");
+    assert!(!printed.contains("SECRETSECRET"), "{printed}");
+    assert_eq!(printed.matches("PEM REDACTED").count(), 6, "{printed}");
+    assert_eq!(section.tls.certificate_authorities.len(), 1);
+}
