@@ -23,6 +23,8 @@ pub enum Counter {
     SamplesWritten,
     /// Samples of exports that the store did not take.
     SamplesRefused,
+    /// Samples that the store will never take.
+    SamplesRejected,
     /// Samples without a frame.
     SamplesEmptyStack,
     /// Samples without a time.
@@ -43,7 +45,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in the order shown.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BatchesReceived,
         Self::BatchesWritten,
         Self::BatchesMalformed,
@@ -53,6 +55,7 @@ impl Counter {
         Self::SamplesReceived,
         Self::SamplesWritten,
         Self::SamplesRefused,
+        Self::SamplesRejected,
         Self::SamplesEmptyStack,
         Self::SamplesNoTime,
         Self::SamplesTooMany,
@@ -76,6 +79,7 @@ impl Counter {
             Self::SamplesReceived => "samples_received",
             Self::SamplesWritten => "samples_written",
             Self::SamplesRefused => "samples_refused",
+            Self::SamplesRejected => "samples_dropped.rejected",
             Self::SamplesEmptyStack => "samples_dropped.empty_stack",
             Self::SamplesNoTime => "samples_dropped.no_time",
             Self::SamplesTooMany => "samples_dropped.too_many",

@@ -11,14 +11,18 @@ use super::counters::{Counter, Counters};
 use super::mapping::{self, Dropped, Mapped};
 use super::seen::Seen;
 use crate::model::{Batch, UnixNanos};
-use crate::store::{Result, Writer};
+use crate::store::{Result, Writer, Written};
 
 /// What became of a batch that was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IngestOutcome {
     /// Samples now in the store.
     pub samples: u64,
-    /// Samples that are not.
+    /// Samples that the store will never take.
+    pub rejected: u64,
+    /// Why, for the first of them.
+    pub reason: Option<String>,
+    /// Samples that were left out before.
     pub dropped: Dropped,
 }
 
@@ -52,7 +56,7 @@ impl Ingest {
     /// Writes one batch. `Ok` means that the store answers for it.
     ///
     /// # Errors
-    /// As [`Writer::write`]; nothing of the batch has been written then.
+    /// As [`Writer::write`].
     pub async fn ingest(&self, batch: &Batch) -> Result<IngestOutcome> {
         self.counters.add(Counter::BatchesReceived, 1);
         self.write(mapping::documents(batch)).await
@@ -69,11 +73,13 @@ impl Ingest {
         let now = (self.clock)();
         let fresh = self.seen.lock().retain_new(&mut documents, now);
         match self.writer.write(documents).await {
-            Ok(()) => {
+            Ok(Written { rejected_samples, reason }) => {
                 self.seen.lock().mark(fresh, now);
+                let rejected = rejected_samples.min(samples);
                 count(Counter::BatchesWritten, 1);
-                count(Counter::SamplesWritten, samples);
-                Ok(IngestOutcome { samples, dropped })
+                count(Counter::SamplesWritten, samples - rejected);
+                count(Counter::SamplesRejected, rejected);
+                Ok(IngestOutcome { samples: samples - rejected, rejected, reason, dropped })
             }
             Err(error) => {
                 let retryable = error.is_retryable();

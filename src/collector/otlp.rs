@@ -21,6 +21,8 @@ use crate::wire::otlp::{
 const LARGE_MESSAGE: usize = 256 << 10;
 /// Pause asked of senders while the store has too much to do.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause asked of senders while the store is away; it may be back at any moment.
+const AWAY_PAUSE: Duration = Duration::from_secs(5);
 /// Pause asked of senders while the store cannot write at all.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
 
@@ -62,10 +64,19 @@ impl Receiver for Exports {
         counters.add(Counter::EntriesOfOtherProfiles, left_out.samples);
         counters.add(Counter::NegativeValues, left_out.negative_values);
         counters.add(Counter::UnreadableFileIds, left_out.unreadable_file_ids);
-        self.ingest.write(mapped).await.map_err(|error| refusal(&error))?;
+        let outcome = self.ingest.write(mapped).await.map_err(|error| refusal(&error))?;
+        // The wire counts whole profiles only, so samples are counted in words.
+        let rejected = (outcome.rejected > 0).then(|| {
+            let reason = outcome.reason.unwrap_or_default();
+            format!(
+                "{} of {} samples were not stored: {reason}",
+                outcome.rejected,
+                outcome.rejected + outcome.samples
+            )
+        });
         Ok(PartialSuccess {
             rejected_profiles: left_out.profiles(),
-            message: left_out.first.unwrap_or_default(),
+            message: rejected.or(left_out.first).unwrap_or_default(),
         })
     }
 }
@@ -81,6 +92,7 @@ fn read(message: &[u8], package: Package) -> otlp::Result<(Mapped, LeftOut)> {
 fn refusal(error: &store::Error) -> Refusal {
     match error {
         store::Error::Overloaded { .. } => Refusal::Overloaded(error.to_string(), BUSY_PAUSE),
+        store::Error::Unavailable { .. } => Refusal::Unavailable(error.to_string(), AWAY_PAUSE),
         _ if error.is_retryable() => Refusal::Unavailable(error.to_string(), FULL_PAUSE),
         _ => {
             tracing::error!(%error, "an export could not be written and is lost unless its sender keeps it");

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::HostPort;
 use crate::model::Batch;
 use crate::net::{Limits, Shutdown, Token};
-use crate::store::{Documents, Error, Result, Writer};
+use crate::store::{Documents, Error, Result, Writer, Written};
 use crate::wire::otlp::{Client, ClientOptions, Compression, SendError, decode, encode};
 
 /// A store that keeps what it is given, or fails as told.
@@ -26,12 +26,12 @@ struct Kept {
 
 #[async_trait]
 impl Writer for Kept {
-    async fn write(&self, documents: Documents) -> Result<()> {
+    async fn write(&self, documents: Documents) -> Result<Written> {
         if let Some(error) = *self.fail.lock() {
             return Err(error());
         }
         self.written.lock().push(documents);
-        Ok(())
+        Ok(Written::default())
     }
 }
 

@@ -3,6 +3,7 @@
 //! The receiving field decides the type of a value, never its looks: `"true"` from a variable is a bool where a bool
 //! is wanted, and `123` is a text where a text is wanted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -166,6 +167,22 @@ impl Settings {
         let parse = parse_text("text", |t| Some((!t.is_empty()).then(|| Secret::new(t.to_owned()))));
         // The refused value must not be shown either, so nothing but a list or a section is refused.
         self.field(key, None, show, parse)
+    }
+
+    /// A section of any names with one text each, none of which is shown.
+    pub(super) fn secrets(&self, key: &str) -> BTreeMap<String, Secret> {
+        let show = |v: &BTreeMap<String, Secret>| match v.keys().cloned().collect::<Vec<_>>().join(", ") {
+            names if names.is_empty() => "none".to_owned(),
+            names => format!("{names} [redacted]"),
+        };
+        self.field(key, BTreeMap::new(), show, |value| {
+            let expected = || Expected::new("a section of names with one text each");
+            let Value::Dict(_, entries) = value else { return Err(expected()) };
+            let pair = |(name, value): (&String, &Value)| {
+                Ok((name.clone(), Secret::new(text(value).ok_or_else(expected)?)))
+            };
+            entries.iter().map(pair).collect()
+        })
     }
 
     pub(super) fn bool(&self, key: &str, default: bool) -> bool {

@@ -31,7 +31,7 @@ pub use all_in_one::AllInOneSection;
 pub use collector::{AgentMetrics, CollectorSection, MetricsSection};
 pub use fields::{ByteSize, HostPort};
 pub use layers::{Environment, Layers};
-pub use output::{ElasticsearchOutput, EmbeddedOutput, OutputSection};
+pub use output::{DiskQueue, ElasticsearchOutput, EmbeddedOutput, GenerationChoice, OutputSection};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{Resolved, Settings};

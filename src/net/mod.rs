@@ -4,12 +4,14 @@
 
 mod bearer;
 mod guard;
+mod handshake;
 mod listener;
 mod retry;
 pub mod tls;
 
 pub use bearer::{Token, bearer};
 pub use guard::{HostGuard, Refused};
+pub use handshake::{HandshakeProblem, handshake_problem};
 pub use listener::{Error, Limits, Listener};
 pub use retry::RetryPolicy;
 /// Tells every task that it is time to stop. Clones hear the same call; children can be stopped alone.

@@ -11,11 +11,12 @@ use crate::config::{
 use super::Failure;
 
 /// Sections that a file shared by several roles may hold.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     CollectorSection::NAME,
     SymbolizerSection::NAME,
     AgentSection::NAME,
     "output",
+    "queue",
     "store",
     "web",
     "all-in-one",

@@ -40,6 +40,14 @@ pub enum Error {
         /// Newest version readable.
         supported: u32,
     },
+    /// The engine cannot be reached or cannot write now. Goes away when it is back or a person has mended it.
+    #[error("{problem}")]
+    Unavailable {
+        /// What is wrong, with the place.
+        problem: String,
+        /// What a person can do about it.
+        hint: Option<String>,
+    },
     /// More work is queued than the store takes.
     #[error("store is busy: {waiting} batches wait")]
     Overloaded {
@@ -73,7 +81,7 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing it.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Overloaded { .. })
+        matches!(self, Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. })
     }
 
     /// What a person can do about it.
@@ -83,6 +91,7 @@ impl Error {
             Self::DiskFull { .. } => {
                 Some("free some space or lower the retention; writing resumes by itself".into())
             }
+            Self::Unavailable { hint, .. } => hint.clone(),
             Self::InUse { .. } => Some("stop the other process or choose another --data-dir".into()),
             Self::Corrupt { .. } => {
                 Some("start once with --repair (and the same --data-dir): it sets damaged files aside and keeps the rest".into())

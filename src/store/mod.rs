@@ -25,11 +25,21 @@ use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, 
 /// Takes documents. `Ok` means durable.
 #[async_trait]
 pub trait Writer: Send + Sync {
-    /// Writes one batch of documents, all or nothing.
+    /// Writes one batch of documents. An error means that the batch has to be sent again as a whole; parts of it that
+    /// were written are then found to be there already.
     ///
     /// # Errors
     /// [`Error::is_retryable`] tells the caller whether the same batch may be sent again (disk full, overload).
-    async fn write(&self, documents: Documents) -> Result<()>;
+    async fn write(&self, documents: Documents) -> Result<Written>;
+}
+
+/// What became of a batch that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Samples that the engine will never take, whoever sends them; they are lost.
+    pub rejected_samples: u64,
+    /// Why, for the first of them.
+    pub reason: Option<String>,
 }
 
 /// Answers questions about a selection. Counts are exact unless [`Precision`] says otherwise.

@@ -79,7 +79,7 @@ fn a_disk_that_fills_up_loses_nothing_acknowledged() {
         i += 1;
         assert!(i < 5000, "the disk never fills up");
         match scene.runtime.block_on(store.write(large(i))) {
-            Ok(()) => written += 300,
+            Ok(_) => written += 300,
             Err(error) => break error,
         }
         if i % 20 == 0

@@ -9,6 +9,6 @@ pub mod encode;
 mod names;
 
 pub use bulk_body::{BulkBody, Item, Kind};
-pub use client::{CallError, Client, ClientError};
+pub use client::{Answer, CallError, Cause, Client, ClientError, HostProblem, OLDEST, Server};
 pub use encode::{Encoder, Shape};
 pub use names::{Generation, LEVELS, Names};

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::document::{Documents, StackFrame};
 use super::{
     Error, FrameDetail, GroupCount, PendingFile, Queue, Reader, Result, StackSet, StoreStatus, TimeGrid,
-    Timeline, Writer,
+    Timeline, Writer, Written,
 };
 use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
 use core::{Core, LogMarks, State};
@@ -146,12 +146,13 @@ impl Drop for EmbeddedStore {
 
 #[async_trait]
 impl Writer for EmbeddedStore {
-    async fn write(&self, documents: Documents) -> Result<()> {
+    async fn write(&self, documents: Documents) -> Result<Written> {
         let waiting = self.core.state.read().head_rows();
         if waiting > HEAD_LIMIT * self.core.settings.head_rows {
             return Err(Error::Overloaded { waiting });
         }
-        self.command(Command::Write(documents)).await
+        self.command(Command::Write(documents)).await?;
+        Ok(Written::default())
     }
 }
 
