@@ -107,7 +107,7 @@ impl Default for ElasticsearchOutput {
             timeout: TIMEOUT,
             generation: None,
             disk_queue: None,
-            tls: ClientTls { enabled: true, ..ClientTls::default() },
+            tls: ClientTls::default(),
         }
     }
 }
