@@ -64,6 +64,7 @@ STORE_HOURS ?= 146
 bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short one)
 	$(CARGO) bench --locked --profile profiling --bench budgets
 	$(CARGO) bench --locked --profile profiling --bench tables
+	$(CARGO) bench --locked --profile profiling --bench collector
 	EVERFLAME_STORE_HOURS=$(STORE_HOURS) EVERFLAME_STORE_SET=A $(CARGO) bench --locked --profile profiling --bench store
 	EVERFLAME_STORE_HOURS=24 EVERFLAME_STORE_SET=B $(CARGO) bench --locked --profile profiling --bench store
 

@@ -3,9 +3,7 @@
 //! The way in for exports from the network and for the agent of the same process alike.
 
 use std::sync::Arc;
-use std::time::SystemTime;
-
-use parking_lot::Mutex;
+use std::time::{Duration, SystemTime};
 
 use super::counters::{Counter, Counters};
 use super::mapping::{self, Dropped, Mapped};
@@ -29,7 +27,7 @@ pub struct IngestOutcome {
 /// Writes batches to a store.
 pub struct Ingest {
     writer: Arc<dyn Writer>,
-    seen: Mutex<Seen>,
+    seen: Seen,
     counters: Counters,
     clock: fn() -> UnixNanos,
 }
@@ -44,7 +42,15 @@ impl Ingest {
     /// Writes to `writer`.
     #[must_use]
     pub fn new(writer: Arc<dyn Writer>) -> Self {
-        Self { writer, seen: Mutex::default(), counters: Counters::default(), clock: wall_clock }
+        Self { writer, seen: Seen::default(), counters: Counters::default(), clock: wall_clock }
+    }
+
+    /// Writes what the store holds again after `lifetime` ([`super::seen::LIFETIME`] when not said): stores differ in
+    /// how long they can be trusted to show what was written once.
+    #[must_use]
+    pub fn remembering_for(mut self, lifetime: Duration) -> Self {
+        self.seen = Seen::new(lifetime);
+        self
     }
 
     /// What has been done so far.
@@ -71,10 +77,10 @@ impl Ingest {
         count(Counter::SamplesNoTime, dropped.no_time);
         count(Counter::SamplesTooMany, dropped.too_many);
         let now = (self.clock)();
-        let fresh = self.seen.lock().retain_new(&mut documents, now);
+        let fresh = self.seen.retain_new(&mut documents, now);
         match self.writer.write(documents).await {
             Ok(Written { rejected_samples, reason }) => {
-                self.seen.lock().mark(fresh, now);
+                self.seen.mark(fresh, now);
                 let rejected = rejected_samples.min(samples);
                 count(Counter::BatchesWritten, 1);
                 count(Counter::SamplesWritten, samples - rejected);

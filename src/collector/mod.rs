@@ -4,6 +4,8 @@
 //! calls [`crate::store::Writer`]. Loses nothing silently: what is not written is refused or counted under a reason.
 
 mod auth;
+#[cfg(test)]
+mod captures;
 mod config;
 mod counters;
 mod ingest;

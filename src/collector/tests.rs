@@ -215,15 +215,14 @@ async fn http_takes_what_otlp_says_and_names_what_it_refuses() {
         assert!(head.contains("content-type: application/x-protobuf"));
     }
     let bomb = gzip(&vec![0; (32 << 20) + 1]);
-    let json = ("content-type", "application/json");
     for (headers, body, status, message) in [
         (
-            &[json][..],
+            &[("content-type", "text/plain")][..],
             &b"{}"[..],
             415,
-            "content-type: expected application/x-protobuf, found \"application/json\"",
+            "content-type: expected application/x-protobuf or application/json, found \"text/plain\"",
         ),
-        (&[][..], b"", 415, "content-type: expected application/x-protobuf, found \"\""),
+        (&[][..], b"", 415, "content-type: expected application/x-protobuf or application/json, found \"\""),
         (&[PROTOBUF, ("content-encoding", "br")][..], b"x", 415, "found \"br\""),
         (&[PROTOBUF, ("content-encoding", "gzip")][..], b"not gzip", 400, "body: expected gzip data"),
         (&[PROTOBUF, ("content-encoding", "gzip")][..], &bomb, 413, "body: expected at most 33554432 bytes"),
@@ -240,6 +239,36 @@ async fn http_takes_what_otlp_says_and_names_what_it_refuses() {
     assert_eq!(running.http("GET", "/elsewhere", &[], b"").await.0, 404);
     assert_eq!(running.http("GET", "/live", &[], b"").await.2, b"live\n");
     assert_eq!(running.http("GET", "/ready", &[], b"").await.2, b"ready\n");
+}
+
+#[tokio::test]
+async fn json_over_http_is_taken_and_answered_in_kind() {
+    let running = start("").await;
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/otlp/collector-json/file-exporter-001.json.gz");
+    let json = ("content-type", "application/json; charset=utf-8");
+    let packed = std::fs::read(path).unwrap();
+    let headers = [json, ("content-encoding", "gzip")];
+    let (status, head, body) = running.http("POST", EXPORT, &headers, &packed).await;
+    assert_eq!((status, &body[..]), (200, &b"{}"[..]), "{head}");
+    assert!(head.contains("content-type: application/json"));
+    assert_eq!(running.events(), 419);
+    let (status, _, body) = running.http("POST", EXPORT, &[json], b"{\"dictionary\":[]}").await;
+    assert_eq!(status, 400);
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["code"], 3);
+    assert!(body["message"].as_str().unwrap().contains("expected an object at line 1 column"), "{body}");
+    // A profile of something else is left out, and said so.
+    let other =
+        br#"{"resourceProfiles":[{"scopeProfiles":[{"profiles":[{"samples":[{"stackIndex":0}]}]}]}]}"#;
+    let (status, _, body) = running.http("POST", EXPORT, &[json], other).await;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &body["partialSuccess"]["rejectedProfiles"]), (200, &"1".into()), "{body}");
+    *running.store.fail.lock() = Some(|| Error::Overloaded { waiting: 9 });
+    let (status, head, body) = running.http("POST", EXPORT, &headers, &packed).await;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &body["code"]), (503, &8.into()), "{body}");
+    assert!(head.contains("retry-after: 1"), "{head}");
 }
 
 #[tokio::test]

@@ -168,9 +168,21 @@ impl Writer {
     /// 8 fixed bytes, unless all are 0.
     pub(crate) fn fixed64(&mut self, field: u32, value: u64) {
         if value != 0 {
-            self.varint(u64::from(field) << 3 | 1);
-            self.bytes.extend_from_slice(&value.to_le_bytes());
+            self.fixed64_or_zero(field, value);
         }
+    }
+
+    /// 8 fixed bytes, 0 included: for members of a `oneof`.
+    pub(crate) fn fixed64_or_zero(&mut self, field: u32, value: u64) {
+        self.varint(u64::from(field) << 3 | 1);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Bytes, empty included: for members of a `oneof`.
+    pub(crate) fn bytes_or_empty(&mut self, field: u32, bytes: &[u8]) {
+        self.varint(u64::from(field) << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Text, unless it is empty.
@@ -182,9 +194,7 @@ impl Writer {
 
     /// Text, empty included: for entries of a table and members of a `oneof`.
     pub(crate) fn text_or_empty(&mut self, field: u32, text: &str) {
-        self.varint(u64::from(field) << 3 | 2);
-        self.varint(text.len() as u64);
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes_or_empty(field, text.as_bytes());
     }
 
     /// A nested message, written by `body`.

@@ -33,6 +33,16 @@ impl PartialSuccess {
         out.finish()
     }
 
+    /// The answer as JSON, numbers of 64 bits as text.
+    pub(super) fn to_json(&self) -> String {
+        if *self == Self::default() {
+            return "{}".into();
+        }
+        let rejected = self.rejected_profiles.to_string();
+        serde_json::json!({"partialSuccess": {"rejectedProfiles": rejected, "errorMessage": self.message}})
+            .to_string()
+    }
+
     /// Reads an answer.
     pub(super) fn decode(message: &[u8]) -> Result<Self> {
         let mut partial = Self::default();

@@ -13,6 +13,7 @@ mod dictionary;
 mod encode;
 mod error;
 mod fields;
+mod json;
 pub mod limits;
 mod messages;
 mod revision;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 
 use super::codec::RawCodec;
 use super::compression::{self, unpack};
+use super::json;
 use super::limits::MAX_MESSAGE_BYTES;
 use super::messages::{PartialSuccess, encode_status};
 use super::{EXPERIMENTAL_EXPORT_PATH, EXPORT_PATH, HTTP_EXPORT_PATH};
@@ -34,7 +35,33 @@ pub type Answer = Response<AnswerBody>;
 const EXPORTS_AT_ONCE: usize = 32;
 /// Time for the bytes of one export to arrive.
 const RECEIVE_TIME: Duration = Duration::from_secs(30);
-const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+/// JSON beyond this is read off the network threads: at some 100 MB/s, 256 KiB are 2 to 3 ms.
+const LARGE_JSON: usize = 256 << 10;
+
+/// How messages travel over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
+}
+
+impl Form {
+    /// By the value of `content-type`.
+    fn of(kind: &str) -> Option<Self> {
+        match kind.split(';').next().map(str::trim) {
+            Some("application/x-protobuf") => Some(Self::Protobuf),
+            Some("application/json") => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        })
+    }
+}
 
 /// Which family of messages the sender speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,74 +173,99 @@ impl<R: Receiver> Server<R> {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
+        let form = Form::of(&text_of(request.headers(), &CONTENT_TYPE));
+        // Who speaks neither is told in the older one.
+        let answered = form.unwrap_or(Form::Protobuf);
+        let refuse = |status, code, message| refuse(answered, status, code, message, None);
         if request.method() != Method::POST {
-            let mut answer =
-                refuse(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "expected POST", None);
+            let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "expected POST");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return answer;
         }
         if !self.receiver.authorize(request.headers()) {
-            let mut answer =
-                refuse(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "authentication failed", None);
+            let mut answer = refuse(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "authentication failed");
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
+        let Some(form) = form else {
+            let shown: String = text_of(request.headers(), &CONTENT_TYPE).chars().take(64).collect();
+            let message = format!(
+                "content-type: expected application/x-protobuf or application/json, found \"{shown}\""
+            );
+            return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, &message);
+        };
         let _permit = self.room.acquire().await.expect("the semaphore is never closed");
-        match self.http_message(request).await {
+        match self.http_message(request, form).await {
             Err(refused) => refused,
             Ok(message) => match self.receiver.receive(message, Package::Development).await {
-                Ok(partial) => answer(StatusCode::OK, partial.encode()),
-                Err(refusal) => refusal.answer(),
+                Ok(partial) => answer(
+                    form,
+                    StatusCode::OK,
+                    match form {
+                        Form::Protobuf => partial.encode(),
+                        Form::Json => partial.to_json().into_bytes(),
+                    },
+                ),
+                Err(refusal) => refusal.answer(form),
             },
         }
     }
 
     /// The message in the body, or the answer that refuses it.
-    async fn http_message<B>(&self, request: Request<B>) -> Result<Bytes, Answer>
+    async fn http_message<B>(&self, request: Request<B>, form: Form) -> Result<Bytes, Answer>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let header = |name| {
-            let value: Option<&HeaderValue> = request.headers().get(name);
-            value
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
-                .unwrap_or_default()
-        };
-        let unsupported =
-            |message: &str| refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, message, None);
-        let kind = header(CONTENT_TYPE);
-        if kind.split(';').next().map(str::trim) != Some("application/x-protobuf") {
-            let shown: String = kind.chars().take(64).collect();
-            return Err(unsupported(&format!(
-                "content-type: expected application/x-protobuf, found \"{shown}\""
-            )));
-        }
-        let encoding = header(CONTENT_ENCODING);
+        let refuse = |status, code, message: &str| refuse(form, status, code, message, None);
+        let encoding = text_of(request.headers(), &CONTENT_ENCODING);
         let body = Limited::new(Patient::new(request.into_body(), self.receive_time), MAX_MESSAGE_BYTES);
         let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 let message = format!("body: expected at most {MAX_MESSAGE_BYTES} bytes, found more");
-                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, &message, None));
+                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, &message));
             }
             Err(error) => {
                 let message = format!("body: {error}");
-                return Err(refuse(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, &message, None));
+                return Err(refuse(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, &message));
             }
         };
-        match unpack(&encoding, &body, MAX_MESSAGE_BYTES) {
-            Ok(None) => Ok(body),
-            Ok(Some(unpacked)) => Ok(unpacked.into()),
-            Err(error @ compression::Error::Unknown(_)) => Err(unsupported(&error.to_string())),
-            Err(error @ compression::Error::TooLarge { .. }) => {
-                Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, &error.to_string(), None))
+        let message: Bytes = match unpack(&encoding, &body, MAX_MESSAGE_BYTES) {
+            Ok(None) => body,
+            Ok(Some(unpacked)) => unpacked.into(),
+            Err(error) => {
+                let (status, code) = match &error {
+                    compression::Error::Unknown(_) => {
+                        (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument)
+                    }
+                    compression::Error::TooLarge { .. } => {
+                        (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted)
+                    }
+                    compression::Error::Broken { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+                };
+                return Err(refuse(status, code, &error.to_string()));
             }
-            Err(error @ compression::Error::Broken { .. }) => {
-                Err(refuse(StatusCode::BAD_REQUEST, Code::InvalidArgument, &error.to_string(), None))
-            }
+        };
+        if form == Form::Protobuf {
+            return Ok(message);
         }
+        let read = if message.len() > LARGE_JSON {
+            match tokio::task::spawn_blocking(move || json::to_protobuf(&message)).await {
+                Ok(read) => read,
+                Err(error) => {
+                    let message = format!("decoding ended early: {error}");
+                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, &message));
+                }
+            }
+        } else {
+            json::to_protobuf(&message)
+        };
+        read.map(Bytes::from).map_err(|error| {
+            let message = format!("body: expected an export as JSON, found something else: {error}");
+            refuse(StatusCode::BAD_REQUEST, Code::InvalidArgument, &message)
+        })
     }
 }
 
@@ -240,9 +292,9 @@ impl Refusal {
         }
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self, form: Form) -> Answer {
         let (code, status, message, after) = self.parts();
-        refuse(status, code, message, after)
+        refuse(form, status, code, message, after)
     }
 }
 
@@ -250,16 +302,34 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn answer(status: StatusCode, body: Vec<u8>) -> Answer {
+/// A header in lower case; empty when it is absent.
+fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+        .unwrap_or_default()
+}
+
+fn answer(form: Form, status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(AnswerBody::new(Full::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
+    answer.headers_mut().insert(CONTENT_TYPE, form.content_type());
     answer
 }
 
 /// OTLP over HTTP: the body of a refusal is a `google.rpc.Status`.
-fn refuse(status: StatusCode, code: Code, message: &str, retry_after: Option<Duration>) -> Answer {
-    let mut answer = answer(status, encode_status(code as i32, message, retry_after));
+fn refuse(
+    form: Form,
+    status: StatusCode,
+    code: Code,
+    message: &str,
+    retry_after: Option<Duration>,
+) -> Answer {
+    let body = match form {
+        Form::Protobuf => encode_status(code as i32, message, retry_after),
+        Form::Json => serde_json::json!({"code": code as i32, "message": message}).to_string().into_bytes(),
+    };
+    let mut answer = answer(form, status, body);
     if let Some(after) = retry_after {
         answer.headers_mut().insert(RETRY_AFTER, after.as_secs().max(1).into());
     }
