@@ -79,8 +79,11 @@ impl Ingest {
         let now = (self.clock)();
         let fresh = self.seen.retain_new(&mut documents, now);
         match self.writer.write(documents).await {
-            Ok(Written { rejected_samples, reason }) => {
-                self.seen.mark(fresh, now);
+            Ok(Written { rejected_samples, missed_look_ups, reason }) => {
+                // Which of them is not said: the next batch carries all of them again.
+                if missed_look_ups == 0 {
+                    self.seen.mark(fresh, now);
+                }
                 let rejected = rejected_samples.min(samples);
                 count(Counter::BatchesWritten, 1);
                 count(Counter::SamplesWritten, samples - rejected);

@@ -21,6 +21,7 @@ use crate::wire::otlp::{Client, ClientOptions, Compression, SendError, decode, e
 #[derive(Default)]
 struct Kept {
     written: Mutex<Vec<Documents>>,
+    answer: Mutex<Written>,
     fail: Mutex<Option<fn() -> Error>>,
 }
 
@@ -31,7 +32,7 @@ impl Writer for Kept {
             return Err(error());
         }
         self.written.lock().push(documents);
-        Ok(Written::default())
+        Ok(self.answer.lock().clone())
     }
 }
 
@@ -129,6 +130,26 @@ async fn exports_arrive_over_grpc_in_every_packing() {
     assert!(!written[0].stacktraces.is_empty());
     assert!(written[1].stacktraces.is_empty() && written[1].stackframes.is_empty());
     assert_eq!(running.count(Counter::SamplesWritten), 3 * expected as u64);
+}
+
+#[tokio::test]
+async fn messages_of_the_largest_size_are_taken() {
+    let running = start("").await;
+    // A field that nobody knows fills the message up: number 15, length in four bytes.
+    let mut message = capture();
+    let rest = (32 << 20) - message.len() - 5;
+    message.push(15 << 3 | 2);
+    message.extend((0..4).map(|at| (rest >> (7 * at)) as u8 & 0x7f | if at < 3 { 0x80 } else { 0 }));
+    message.resize(32 << 20, 0);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        running.client("", compression).send(message.clone().into()).await.unwrap();
+    }
+    let (status, _, body) = running.http("POST", EXPORT, &[PROTOBUF], &message).await;
+    assert_eq!((status, &body[..]), (200, &b""[..]));
+    let zstd = zstd::encode_all(&message[..], 1).unwrap();
+    let (status, ..) = running.http("POST", EXPORT, &[PROTOBUF, ("content-encoding", "zstd")], &zstd).await;
+    assert_eq!(status, 200);
+    assert_eq!(running.events(), 5 * batch().sample_count() as usize);
 }
 
 #[tokio::test]
@@ -296,6 +317,20 @@ async fn a_store_that_refuses_makes_senders_wait_and_forgets_nothing() {
         [Counter::SamplesReceived, Counter::SamplesWritten, Counter::SamplesRefused]
             .map(|counter| running.count(counter));
     assert_eq!((received, refused), (written * 5, written * 4));
+}
+
+#[tokio::test]
+async fn look_ups_that_were_given_up_are_sent_again() {
+    let running = start("").await;
+    running.store.answer.lock().missed_look_ups = 1;
+    for _ in 0..3 {
+        running.ingest.ingest(&batch()).await.unwrap();
+        running.store.answer.lock().missed_look_ups = 0;
+    }
+    let written = running.store.written.lock();
+    let counts: Vec<usize> = written.iter().map(|documents| documents.stacktraces.len()).collect();
+    assert_eq!(counts[0], counts[1]);
+    assert!(counts[1] > 0 && counts[2] == 0, "{counts:?}");
 }
 
 #[tokio::test]

@@ -38,6 +38,9 @@ pub trait Writer: Send + Sync {
 pub struct Written {
     /// Samples that the engine will never take, whoever sends them; they are lost.
     pub rejected_samples: u64,
+    /// Stack traces, frames and the like that were given up for a reason that passes (overload), so that later batches
+    /// have to carry them again. Those that the engine will never take do not count.
+    pub missed_look_ups: u64,
     /// Why, for the first of them.
     pub reason: Option<String>,
 }
