@@ -1,7 +1,6 @@
 //! The collector's port: exports, `/live` and `/ready`.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +56,7 @@ impl Collector {
 
     /// Address that was bound, with the real port.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> &net::Address {
         self.listener.address()
     }
 

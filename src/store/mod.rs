@@ -45,6 +45,16 @@ pub struct Written {
     pub reason: Option<String>,
 }
 
+/// Says whether documents can be written now: what `/ready` answers.
+#[async_trait]
+pub trait Health: Send + Sync {
+    /// `Ok` when everything that writing needs is there.
+    ///
+    /// # Errors
+    /// The reason why not, in one line for a person.
+    async fn ready(&self) -> Result<(), String>;
+}
+
 /// Answers questions about a selection. Counts are exact unless [`Precision`] says otherwise.
 #[async_trait]
 pub trait Reader: Send + Sync {

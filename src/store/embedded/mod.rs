@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::document::{Documents, StackFrame};
 use super::{
-    Error, FrameDetail, GroupCount, PendingFile, Queue, Reader, Result, StackSet, StoreStatus, TimeGrid,
+    Error, FrameDetail, GroupCount, Health, PendingFile, Queue, Reader, Result, StackSet, StoreStatus, TimeGrid,
     Timeline, Writer, Written,
 };
 use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
@@ -153,6 +153,14 @@ impl Writer for EmbeddedStore {
         }
         self.command(Command::Write(documents)).await?;
         Ok(Written::default())
+    }
+}
+
+#[async_trait]
+impl Health for EmbeddedStore {
+    async fn ready(&self) -> Result<(), String> {
+        let status = self.status().await.map_err(|error| error.to_string())?;
+        status.refusing.map_or(Ok(()), Err)
     }
 }
 

@@ -382,10 +382,10 @@ async fn a_query_stops_when_its_connection_is_closed() {
         });
     let app = router(WebState::new(Parts { max_queries: 1, ..parts(reader) })).layer(count);
     let listener = crate::net::Listener::bind("127.0.0.1:0", crate::net::Limits::default()).await.unwrap();
-    let (address, shutdown) = (listener.address(), crate::net::Shutdown::new());
+    let (address, shutdown) = (listener.address().to_string(), crate::net::Shutdown::new());
     let serving = tokio::spawn(listener.serve(app, shutdown.clone()));
     let ask = async || {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         let head = "GET /api/v1/functions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         stream
