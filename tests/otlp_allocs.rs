@@ -8,10 +8,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use everflame::collector::mapping::documents;
+use everflame::collector::weight;
 use everflame::wire::otlp::decode;
 
 /// Bytes of a hostile message: well beyond every limit on entries, which are at least 2 bytes each.
 const LARGE: usize = 4 << 20;
+/// One that no limit ends.
+const SMALL: usize = 128 << 10;
 
 /// The system's allocator, counting.
 struct Counting;
@@ -87,14 +90,29 @@ fn exports_take_few_allocations_and_hostile_ones_a_bounded_peak() {
     assert!(allocations < 8 * samples, "{allocations} allocations for {samples} samples");
     assert!(peak < 20 * bytes.len(), "{peak} bytes for a message of {}", bytes.len());
 
+    let mapped = decode(&bytes).map(|decoded| documents(&decoded.batch)).expect("valid");
+    let held = LIVE.load(Relaxed);
+    let estimate = weight::of(&mapped.documents);
+    drop(mapped);
+    let held = (held - LIVE.load(Relaxed)) as u64;
+    println!("its documents hold {held} bytes, estimated {estimate}");
+    assert!(held <= estimate && estimate < 4 * held, "{held} bytes estimated as {estimate}");
+
+    for total in [LARGE, SMALL] {
+        hostile(total);
+    }
+}
+
+/// Messages that try to become much more than they are.
+fn hostile(total: usize) {
     for (name, message) in [
-        ("empty locations", filled(LARGE, Some(2), b"")),
-        ("one-byte strings", filled(LARGE, Some(5), b"x")),
-        ("empty stacks", filled(LARGE, Some(7), b"")),
-        ("attributes", filled(LARGE, Some(6), &[8, 1, 18, 3, 10, 1, b'x'])),
-        ("mappings", filled(LARGE, Some(1), &[32, 1])),
-        ("empty samples", filled(LARGE, None, &field(2, b""))),
-        ("samples with a time", filled(LARGE, None, &field(2, &[0x29, 1, 2, 3, 4, 5, 6, 7, 8]))),
+        ("empty locations", filled(total, Some(2), b"")),
+        ("one-byte strings", filled(total, Some(5), b"x")),
+        ("empty stacks", filled(total, Some(7), b"")),
+        ("attributes", filled(total, Some(6), &[8, 1, 18, 3, 10, 1, b'x'])),
+        ("mappings", filled(total, Some(1), &[32, 1])),
+        ("empty samples", filled(total, None, &field(2, b""))),
+        ("samples with a time", filled(total, None, &field(2, &[0x29, 1, 2, 3, 4, 5, 6, 7, 8]))),
     ] {
         let mut outcome = String::new();
         let (allocations, peak) = cost(|| {
@@ -107,6 +125,7 @@ fn exports_take_few_allocations_and_hostile_ones_a_bounded_peak() {
             "{name}: {} bytes, {allocations} allocations, {peak} bytes at most: {outcome}",
             message.len()
         );
-        assert!(peak < 256 << 20, "{name}: {peak} bytes");
+        let allowed = weight::most_while_decoding(message.len());
+        assert!(peak <= allowed, "{name}: {peak} bytes, claimed are {allowed}");
     }
 }

@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["store/elastic/"]),
     ("rustls", &["net/"]),
     ("tokio_rustls", &["net/"]),
+    ("metrics_exporter_prometheus", &["telemetry/"]),
     ("redb", &["store/embedded/"]),
     ("parquet", &["store/embedded/"]),
     ("figment", &["config/"]),

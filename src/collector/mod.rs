@@ -15,9 +15,10 @@ pub mod seen;
 mod service;
 #[cfg(test)]
 mod tests;
+pub mod weight;
 
 pub use auth::is_authorized;
 pub use config::Config;
 pub use counters::{Counter, Counters};
 pub use ingest::{Ingest, IngestOutcome};
-pub use service::Collector;
+pub use service::{Collector, Error};

@@ -28,7 +28,7 @@ mod tests;
 
 pub use agent::{AgentSection, FilterSection, KernelObject};
 pub use all_in_one::AllInOneSection;
-pub use collector::{AgentMetrics, CollectorSection, MetricsSection};
+pub use collector::{CollectorSection, MetricsAddress, MetricsSection};
 pub use fields::{ByteSize, HostPort};
 pub use layers::{Environment, Layers};
 pub use output::{DiskQueue, ElasticsearchOutput, EmbeddedOutput, GenerationChoice, OutputSection};

@@ -103,18 +103,15 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn keys_without_effect_are_told_and_defaults_are_not() {
-    let yaml = "pf-elastic-collector:\n  metrics.prometheus_host: localhost:9090\n  memory_limit: 500M\n";
+fn what_comes_of_agent_metrics_is_told_and_defaults_are_not() {
+    let yaml = "pf-elastic-collector:\n  memory_limit: 50M\n  agent_metrics:\n    disable: false\n    disabled: true\n    \
+                write_all: true\n    addresses: [\"https://vendor.example\"]\n    api_key: s3cret\n";
     let settings = collector(yaml, &[]);
-    resolve::<CollectorSection>(&settings).expect("valid");
+    let section = resolve::<CollectorSection>(&settings).expect("valid");
+    assert_eq!(section.memory_limit, Some(ByteSize(200 << 20)));
     let told: Vec<String> = settings.warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(
-        told,
-        [
-            "collector.yml: pf-elastic-collector.metrics.prometheus_host: has no effect yet",
-            "collector.yml: pf-elastic-collector.memory_limit: has no effect yet"
-        ]
-    );
+    assert!(!told.iter().any(|warning| warning.contains("s3cret")), "{told:?}");
+    insta::assert_snapshot!(told.join("\n"));
     let sample = collector(&sample("pf-elastic-collector.yml"), &[]);
     resolve::<CollectorSection>(&sample).expect("valid");
     assert_eq!(sample.warnings(), []);
@@ -362,4 +359,36 @@ fn pem_text_is_never_printed() {
     assert!(!printed.contains("SECRETSECRET"), "{printed}");
     assert_eq!(printed.matches("PEM REDACTED").count(), 6, "{printed}");
     assert_eq!(section.tls.certificate_authorities.len(), 1);
+}
+
+#[test]
+fn a_page_of_metrics_is_at_an_address_or_at_a_path() {
+    for (text, expected) in [
+        ("localhost:6060", Some("localhost:6060")),
+        ("unix:///tmp/c.sock", Some("unix:///tmp/c.sock")),
+        ("/tmp/c.sock", Some("unix:///tmp/c.sock")),
+        ("''", None),
+    ] {
+        let settings = collector(&format!("pf-elastic-collector.metrics.expvar_host: {text}"), &[]);
+        let found = resolve::<CollectorSection>(&settings).expect("valid").metrics.expvar_host;
+        assert_eq!(found.map(|address| address.to_string()).as_deref(), expected, "{text}");
+    }
+    for text in ["unix://", "6060", "tmp/c.sock"] {
+        let settings = collector(&format!("pf-elastic-collector.metrics.expvar_host: '{text}'"), &[]);
+        assert!(resolve::<CollectorSection>(&settings).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_documented_override_switches_tls_on() {
+    let certificate = ["pf-elastic-collector.ssl.certificate=c.pem", "pf-elastic-collector.ssl.key=k.pem"];
+    for (overrides, missing) in [(&certificate[..], 0), (&[], 2)] {
+        let all: Vec<_> =
+            overrides.iter().copied().chain(["pf-elastic-collector.ssl.enabled=true"]).collect();
+        let settings = collector(&sample("pf-elastic-collector.yml"), &all);
+        match resolve::<CollectorSection>(&settings) {
+            Ok(section) => assert!(missing == 0 && section.tls.enabled),
+            Err(problems) => assert_eq!(problems.0.len(), missing, "{problems}"),
+        }
+    }
 }

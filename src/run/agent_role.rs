@@ -1,13 +1,17 @@
 //! The agent alone: samples this host and reports to a collector over the network.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower::ServiceBuilder;
+
 use crate::agent::reporter::{OtlpSink, random};
 use crate::agent::{self, Agent};
-use crate::config::AgentSection;
-use crate::net::Shutdown;
-use crate::wire::otlp::ClientOptions;
+use crate::config::{AgentSection, ClientTls};
+use crate::net::tls::Connector;
+use crate::net::{Shutdown, handshake_problem};
+use crate::wire::otlp::{ClientOptions, Connect, Protected};
 
 use super::Failure;
 use super::agent_part::running::log_balance;
@@ -15,6 +19,10 @@ use super::lifecycle::StopSignals;
 
 /// Share of the wait by which agents differ, so that a fleet with a wrong token does not come back all at once.
 const REFUSED_JITTER: f64 = 0.3;
+
+/// Whom the agent trusts, for those whose collector it does not.
+const TRUST: &str =
+    "the agent trusts the authorities of this system, or those in the file that SSL_CERT_FILE names";
 
 /// Why the role ends.
 enum End {
@@ -96,17 +104,29 @@ fn client_options(section: &AgentSection) -> Result<ClientOptions, Failure> {
              hint: write it into the configuration file or set PRODFILER_SECRET_TOKEN",
         ));
     };
-    if !section.disable_tls {
-        return Err(usage(
-            "error: -disable-tls: TLS to the collector is not built yet\n\
-             hint: set -disable-tls and report over a trusted network or a local TLS proxy",
-        ));
-    }
+    let connect = if section.disable_tls { None } else { Some(protected()?) };
     Ok(ClientOptions {
         address: address.to_string(),
+        connect,
         token: token.reveal().clone(),
         ..ClientOptions::default()
     })
+}
+
+/// TLS to the collector, its certificate checked against the authorities of this system.
+fn protected() -> Result<Connect, Failure> {
+    let connector = Connector::http2(&ClientTls::default(), AgentSection::NAME).map_err(|error| {
+        let hint = error.hint().map(str::to_owned);
+        Failure::with_hint(error, hint)
+    })?;
+    let connect = ServiceBuilder::new()
+        .map_response(|stream| Box::pin(stream) as Protected)
+        .map_err(|error: io::Error| match handshake_problem(&error) {
+            Some(problem) => format!("{} ({TRUST})", problem.message).into(),
+            None => error.into(),
+        })
+        .service(connector);
+    Ok(Connect::new(connect))
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::collector::Ingest;
+use crate::collector::{self, Ingest};
 use crate::config::AllInOneSection;
 use crate::net::Shutdown;
 use crate::store::{Reader, Writer};
 use crate::symbolizer::{self, Symbolizer};
+use crate::telemetry::Metrics;
 
 use super::adapters::Roles;
 use super::agent_part::AgentPart;
 use super::lifecycle::{StopSignals, within};
+use super::metrics_pages::MetricsPages;
 use super::stack::{self, Page, Task};
 use super::summary::Summary;
 use super::{Failure, adapters};
@@ -33,7 +35,11 @@ pub(super) async fn run(section: AllInOneSection) -> Result<(), Failure> {
     let writer: Arc<dyn Writer> = store.clone();
     let ingest = Arc::new(Ingest::new(writer));
     let page = Page::bind(&section.web).await?;
-    let collector = stack::bind_collector(&section.collector, &ingest, reader.clone()).await?;
+    let metrics = Metrics::new();
+    let metrics_pages = MetricsPages::bind(&section.collector.metrics, &metrics).await?;
+    let config = collector::Config::resolve(&section.collector);
+    let collector =
+        stack::bind_collector(&section.collector, &config, &ingest, store.clone(), &metrics).await?;
     let status = reader.status().await.map_err(|error| {
         let hint = error.hint();
         Failure::with_hint(error, hint)
@@ -72,6 +78,7 @@ pub(super) async fn run(section: AllInOneSection) -> Result<(), Failure> {
         collector: Some((collector.address().to_string(), ingest.clone())),
     });
     let mut page = page.spawn(&section.web, reader, roles, &shutdown);
+    let metrics_pages = metrics_pages.spawn(&shutdown);
     let stop_collector = shutdown.child_token();
     let mut collector = Task::spawn("collector", stop_collector.clone(), collector.serve(stop_collector));
     let stop_symbolizer = shutdown.child_token();
@@ -93,6 +100,9 @@ pub(super) async fn run(section: AllInOneSection) -> Result<(), Failure> {
             collector.stop().await;
             symbolizer.stop().await;
             page.stop().await;
+            for page in metrics_pages {
+                page.stop().await;
+            }
             let closing = tokio::task::spawn_blocking(move || store.close());
             within("store", CLOSE_DEADLINE, closing).await;
         } => {}

@@ -8,6 +8,7 @@ mod agent_role;
 mod all_in_one;
 mod failure;
 mod lifecycle;
+mod metrics_pages;
 mod resolve;
 mod roles;
 mod stack;

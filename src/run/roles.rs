@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use crate::cli::{AgentArgs, AllInOneArgs, Role, ServerArgs, WebArgs};
-use crate::collector::Ingest;
+use crate::collector::{self, Ingest};
 use crate::config::{CollectorSection, OutputSection, SymbolizerSection};
 use crate::net::Shutdown;
-use crate::store::Reader;
 use crate::store::embedded::EmbeddedStore;
-use crate::telemetry::{self, LogStyle};
+use crate::telemetry::{self, LogStyle, Metrics};
 use crate::web::PageOnly;
 
 use super::lifecycle::{self, StopSignals};
+use super::metrics_pages::MetricsPages;
 use super::resolve::{self, Outcome};
 use super::stack::{self, Page, Task};
 use super::summary::Summary;
@@ -62,13 +62,26 @@ pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
     lifecycle::runtime()?.block_on(async {
         let mut signals = StopSignals::register()?;
         let store = stack::open_store(&output.store)?;
-        let reader: Arc<dyn Reader> = store.clone();
+        let metrics = Metrics::new();
+        let pages = MetricsPages::bind(&section.metrics, &metrics).await?;
+        let config = collector::Config::resolve(&section);
         let ingest = Arc::new(Ingest::new(store.clone()));
-        let collector = stack::bind_collector(&section, &ingest, reader).await?;
-        tracing::info!(address = %collector.address(), "taking OTLP profiles, gRPC and HTTP");
+        let collector = stack::bind_collector(&section, &config, &ingest, store.clone(), &metrics).await?;
+        tracing::info!(
+            address = %collector.address(),
+            tls = section.tls.enabled,
+            memory_bytes = config.budget.limit(),
+            connections = config.limits.connections,
+            "taking OTLP profiles, gRPC and HTTP"
+        );
         let shutdown = Shutdown::new();
+        let pages = pages.spawn(&shutdown);
         let task = Task::spawn("collector", shutdown.clone(), collector.serve(shutdown));
-        serve(task, &mut signals, store).await
+        let ended = serve(task, &mut signals, store).await;
+        for page in pages {
+            page.stop().await;
+        }
+        ended
     })
 }
 

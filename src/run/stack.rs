@@ -9,8 +9,9 @@ use crate::collector::{self, Collector, Ingest};
 use crate::config::{CollectorSection, StoreSection, WebSection};
 use crate::model::UnixNanos;
 use crate::net::{HostGuard, Limits, Listener, Shutdown};
-use crate::store::Reader;
 use crate::store::embedded::{EmbeddedStore, Settings};
+use crate::store::{Health, Reader};
+use crate::telemetry::Metrics;
 use crate::web;
 
 use super::summary::group_digits;
@@ -110,17 +111,16 @@ impl Page {
 /// Binds the collector's port.
 pub(super) async fn bind_collector(
     section: &CollectorSection,
+    config: &collector::Config,
     ingest: &Arc<Ingest>,
-    reader: Arc<dyn Reader>,
+    health: Arc<dyn Health>,
+    metrics: &Metrics,
 ) -> Result<Collector, Failure> {
-    let config = collector::Config::resolve(section);
-    if section.tls.enabled {
-        return Err(Failure::Usage(format!(
-            "error: {}.ssl.enabled: TLS on this port is not built yet\nhint: set it to false and put a TLS proxy in front",
-            CollectorSection::NAME
-        )));
-    }
-    let bound = Collector::bind(&config, Arc::clone(ingest), Some(reader)).await.map_err(net_failure)?;
+    let bound =
+        Collector::bind(config, Arc::clone(ingest), Some(health), metrics).await.map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            Failure::with_hint(error, hint)
+        })?;
     if config.is_open() && !section.host.is_loopback() {
         tracing::warn!(
             address = %bound.address(),
@@ -130,7 +130,7 @@ pub(super) async fn bind_collector(
     Ok(bound)
 }
 
-fn net_failure(error: crate::net::Error) -> Failure {
+pub(super) fn net_failure(error: crate::net::Error) -> Failure {
     let hint = error.hint().map(str::to_owned);
     Failure::with_hint(error, hint)
 }

@@ -8,6 +8,7 @@ mod all_in_one;
 mod browser;
 #[path = "../cannot_run/mod.rs"]
 mod cannot_run;
+mod collector;
 mod http;
 mod programs;
 mod roles;

@@ -1,9 +1,6 @@
-//! What can go wrong with certificates: when they are read, and when two sides meet.
+//! What can go wrong when certificates and keys are read. Failed handshakes are told by `net::handshake`.
 
-use std::error::Error;
 use std::io;
-
-use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use crate::config::PemSource;
 
@@ -99,53 +96,4 @@ pub(super) fn identity(section: &str, source: rustls::Error) -> TlsError {
         }
         source => TlsError::Library { section: section.to_owned(), source },
     }
-}
-
-/// What a person can do when a connection failed, if TLS is what it failed at. Looks through the causes of `error`.
-#[must_use]
-pub fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return of_library(tls);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-fn of_library(error: &rustls::Error) -> Option<&'static str> {
-    use CertificateError as C;
-    Some(match error {
-        rustls::Error::InvalidCertificate(problem) => match problem {
-            C::Expired | C::ExpiredContext { .. } => "renew the server's certificate, or check the clocks",
-            C::NotValidYet | C::NotValidYetContext { .. } => "check the clocks of both machines",
-            C::UnknownIssuer | C::BadSignature => {
-                "name the authority that signed the server's certificate (certificate_authorities, or SSL_CERT_FILE)"
-            }
-            C::NotValidForName | C::NotValidForNameContext { .. } => {
-                "use a name that the certificate holds, or verification_mode certificate"
-            }
-            _ => return None,
-        },
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the other side does not speak TLS on this port"
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server wants a certificate of the client (ssl.certificate and ssl.key)"
-        }
-        rustls::Error::AlertReceived(
-            AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::DecryptError,
-        ) => "the other side does not trust the certificate shown to it",
-        rustls::Error::AlertReceived(
-            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure,
-        )
-        | rustls::Error::PeerIncompatible(_) => {
-            "the two sides share no protocol version, suite or curve (supported_protocols, cipher_suites, curve_types)"
-        }
-        _ => return None,
-    })
 }

@@ -20,7 +20,7 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 use crate::config::{ClientAuthentication, ClientTls, Curve, Offer, Protocol, ServerTls};
 
 pub use connector::{Connector, Stream};
-pub use error::{TlsError, hint};
+pub use error::TlsError;
 use verify::ServerCheck;
 
 /// Configuration of a client as `section` (its path in the configuration, for messages) says. No ALPN is set: the

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::{KeyPair, PemSource, Secret, Verification};
+use crate::net::handshake_problem;
 
 /// Signs certificates for one test.
 pub(crate) struct Authority {
@@ -90,8 +91,9 @@ async fn meet(
         std::io::Result::Ok(())
     };
     let told = connecting.await.map_err(|error| {
-        let hint = hint(&error).map(|hint| format!(" / {hint}")).unwrap_or_default();
-        format!("{error}{hint}")
+        let told =
+            handshake_problem(&error).map(|problem| format!(" / {} / {}", problem.message, problem.hint));
+        format!("{error}{}", told.unwrap_or_default())
     });
     (told, serving.await.unwrap().map_err(|error| error.to_string()))
 }
@@ -144,8 +146,8 @@ async fn each_mode_checks_what_it_says() {
 async fn failures_come_with_a_cure() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let server = server(ours.issue(&["es.example"]));
-    check(&server, &other.trusting(), "es.example", "/ name the authority").await;
-    check(&server, &ours.trusting(), "x.example", "/ use a name that the certificate holds").await;
+    check(&server, &other.trusting(), "es.example", "/ name the certificate of its authority").await;
+    check(&server, &ours.trusting(), "x.example", "/ use the name that the certificate holds").await;
 }
 
 #[tokio::test]
@@ -193,7 +195,7 @@ async fn clients_are_asked_for_certificates_as_said() {
         );
         if mode == Required && !accepted && client.as_ref().is_err_and(|e| e.contains("CertificateRequired"))
         {
-            assert!(client.unwrap_err().contains("the server wants a certificate"));
+            assert!(client.unwrap_err().contains("set ssl.certificate and ssl.key"));
         }
     }
 }
@@ -210,7 +212,7 @@ async fn both_sides_must_share_protocol_suite_and_curve() {
     let (tls12, tls13) = (&[Protocol::Tls12][..], &[Protocol::Tls13][..]);
     let gcm = Some("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
     let chacha = Some("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256");
-    let no_share = "/ the two sides share no";
+    let no_share = "check ssl.";
     for (of_server, of_client, expected) in [
         (offer(tls12, None, &[]), offer(tls12, None, &[]), ""),
         (offer(tls13, None, &[]), offer(tls13, None, &[]), ""),
@@ -255,7 +257,8 @@ async fn a_side_without_tls_is_named() {
     let mut connector = Connector::http2(&ours.trusting(), "c").unwrap();
     let uri = format!("https://{address}").parse().unwrap();
     let error = tower::Service::call(&mut connector, uri).await.map(|_| ()).unwrap_err();
-    assert_eq!(hint(&error), Some("the other side does not speak TLS on this port"), "{error}");
+    let problem = handshake_problem(&error).expect("a failed handshake");
+    assert_eq!(problem.message, "the server does not speak TLS");
     serving.await.unwrap();
 }
 

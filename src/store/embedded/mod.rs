@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::document::{Documents, StackFrame};
 use super::{
-    Error, FrameDetail, GroupCount, Health, PendingFile, Queue, Reader, Result, StackSet, StoreStatus, TimeGrid,
-    Timeline, Writer, Written,
+    Error, FrameDetail, GroupCount, Health, PendingFile, Queue, Reader, Result, StackSet, StoreStatus,
+    TimeGrid, Timeline, Writer, Written,
 };
 use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
 use core::{Core, LogMarks, State};

@@ -3,14 +3,18 @@
 //! One connection, opened when first needed and again when lost. Retries belong to the caller, who knows how long
 //! a batch is worth keeping; an error says whether another try can help.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http::uri::PathAndQuery;
+use hyper::rt::{Read, Write};
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
+use tower::util::BoxCloneSyncService;
 
 use super::codec::RawCodec;
 use super::messages::{PartialSuccess, retry_after};
@@ -28,11 +32,23 @@ pub enum Compression {
     Zstd,
 }
 
+/// A connection that is already protected.
+pub type Protected = Pin<Box<dyn Stream>>;
+/// Opens protected connections to a URL; the caller decides how.
+pub type Connect = BoxCloneSyncService<Uri, Protected, BoxError>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What HTTP needs of a connection.
+pub trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
 /// Where and how to send.
 #[derive(Clone)]
 pub struct ClientOptions {
-    /// `host:port`, or a URL with `http`.
+    /// `host:port`, or a URL.
     pub address: String,
+    /// How connections are protected; `None` = plain text.
+    pub connect: Option<Connect>,
     /// Secret token; empty = none.
     pub token: String,
     /// How messages are packed.
@@ -47,6 +63,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             address: String::new(),
+            connect: None,
             token: String::new(),
             compression: Compression::default(),
             connect_time: Duration::from_secs(3),
@@ -133,14 +150,15 @@ impl Client {
         let address = options.address.clone();
         let refused =
             |reason: String, hint| SendError::Refused { address: address.clone(), reason, hint, bars: false };
+        let (scheme, otherwise) = match options.connect {
+            None => ("http", "leave the scheme out, or send over TLS"),
+            Some(_) => ("https", "leave the scheme out, or send in plain text"),
+        };
         let url = match address.split_once("://") {
-            None => format!("http://{address}"),
-            Some(("http", _)) => address.clone(),
-            Some((scheme, _)) => {
-                return Err(refused(
-                    format!("expected http, found {scheme}"),
-                    Some("TLS is not supported yet"),
-                ));
+            None => format!("{scheme}://{address}"),
+            Some((found, _)) if found == scheme => address.clone(),
+            Some((found, _)) => {
+                return Err(refused(format!("expected {scheme}, found {found}"), Some(otherwise)));
             }
         };
         let endpoint = Endpoint::from_shared(url)
@@ -151,7 +169,11 @@ impl Client {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .expect("name and version are plain text");
-        let mut grpc = tonic::client::Grpc::new(endpoint.connect_lazy());
+        let channel = match &options.connect {
+            None => endpoint.connect_lazy(),
+            Some(connect) => endpoint.connect_with_connector_lazy(connect.clone()),
+        };
+        let mut grpc = tonic::client::Grpc::new(channel);
         grpc = match options.compression {
             Compression::None => grpc,
             Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),

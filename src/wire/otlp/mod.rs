@@ -12,7 +12,9 @@ mod decode;
 mod dictionary;
 mod encode;
 mod error;
+mod export;
 mod fields;
+mod gather;
 mod json;
 pub mod limits;
 mod messages;
@@ -21,12 +23,13 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, ClientOptions, Compression, SendError};
+pub use client::{Client, ClientOptions, Compression, Connect, Protected, SendError, Stream};
 pub use decode::{Decoded, LeftOut, decode, decode_experimental};
 pub use encode::{Encoded, encode, encode_within};
 pub use error::{Error, Result};
+pub use export::{Export, Package, Refusal, Room, Transport};
 pub use messages::PartialSuccess;
-pub use server::{Answer, AnswerBody, Package, Receiver, Refusal, Server};
+pub use server::{Answer, AnswerBody, Receiver, Server, grpc_code};
 
 /// gRPC method of exports, revisions 1.4 and later.
 pub const EXPORT_PATH: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";

@@ -1,27 +1,25 @@
-//! Takes exports over gRPC and over HTTP, both on one port, and hands their bytes to a [`Receiver`].
+//! Takes exports over gRPC and over HTTP, both on one port, and hands them to a [`Receiver`].
 //!
-//! Here end framing, compression and size: a receiver sees whole messages of at most [`MAX_MESSAGE_BYTES`]. A refused
-//! export is answered and the connection lives on.
+//! Here end framing, size and patience: a receiver sees whole messages of at most [`MAX_MESSAGE_BYTES`], still packed.
+//! A refused export is answered and the connection lives on.
+//!
+//! [`MAX_MESSAGE_BYTES`]: super::limits::MAX_MESSAGE_BYTES
 
-use std::pin::Pin;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use tokio::sync::Semaphore;
-use tonic::codec::CompressionEncoding;
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full};
 use tonic::{Code, Status};
 
-use super::codec::RawCodec;
-use super::compression::{self, unpack};
-use super::json;
-use super::limits::MAX_MESSAGE_BYTES;
+use super::compression::Packing;
+use super::export::{Export, Form, Package, Refusal, Room, Transport};
+use super::gather;
 use super::messages::{PartialSuccess, encode_status};
 use super::{EXPERIMENTAL_EXPORT_PATH, EXPORT_PATH, HTTP_EXPORT_PATH};
 
@@ -30,82 +28,40 @@ pub type AnswerBody = tonic::body::Body;
 /// An answer.
 pub type Answer = Response<AnswerBody>;
 
-/// Exports read and processed at the same time. Each holds a message, packed and unpacked: 2 GiB at the very worst,
-/// some hundred KiB each in practice. Others wait unread, which holds their senders back.
-const EXPORTS_AT_ONCE: usize = 32;
 /// Time for the bytes of one export to arrive.
 const RECEIVE_TIME: Duration = Duration::from_secs(30);
-/// JSON beyond this is read off the network threads: at some 100 MB/s, 256 KiB are 2 to 3 ms.
-const LARGE_JSON: usize = 256 << 10;
-
-/// How messages travel over HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Protobuf,
-    Json,
-}
-
-impl Form {
-    /// By the value of `content-type`.
-    fn of(kind: &str) -> Option<Self> {
-        match kind.split(';').next().map(str::trim) {
-            Some("application/x-protobuf") => Some(Self::Protobuf),
-            Some("application/json") => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Protobuf => "application/x-protobuf",
-            Self::Json => "application/json",
-        })
-    }
-}
-
-/// Which family of messages the sender speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Package {
-    /// `v1development`: 1.4 and later.
-    Development,
-    /// `v1experimental`: 1.3.
-    Experimental,
-}
-
-/// Why an export was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The message says something impossible; never send it again.
-    Malformed(String),
-    /// Too much work right now; come back after the pause.
-    Overloaded(String, Duration),
-    /// Cannot work right now; come back after the pause.
-    Unavailable(String, Duration),
-    /// Something broke here.
-    Internal(String),
-}
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Takes exports.
 #[async_trait]
 pub trait Receiver: Send + Sync + 'static {
+    /// Memory of one export.
+    type Room: Room;
+
     /// Whether the sender may send. Asked before anything else is read.
     fn authorize(&self, headers: &HeaderMap) -> bool;
 
+    /// Room for one export, of which nothing is taken yet.
+    fn room(&self) -> Self::Room;
+
+    /// Hears of an export that was refused before it was whole.
+    fn turned_away(&self, refusal: &Refusal);
+
     /// Takes one export.
-    async fn receive(&self, message: Bytes, package: Package) -> Result<PartialSuccess, Refusal>;
+    async fn receive(&self, export: Export, room: Self::Room) -> Result<PartialSuccess, Refusal>;
 }
 
 /// Serves exports for one receiver.
 #[derive(Debug)]
 pub struct Server<R> {
     receiver: Arc<R>,
-    room: Arc<Semaphore>,
     receive_time: Duration,
 }
 
 impl<R> Clone for Server<R> {
     fn clone(&self) -> Self {
-        Self { receiver: self.receiver.clone(), room: self.room.clone(), receive_time: self.receive_time }
+        Self { receiver: self.receiver.clone(), receive_time: self.receive_time }
     }
 }
 
@@ -113,7 +69,13 @@ impl<R: Receiver> Server<R> {
     /// Serves exports for `receiver`.
     #[must_use]
     pub fn new(receiver: Arc<R>) -> Self {
-        Self { receiver, room: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)), receive_time: RECEIVE_TIME }
+        Self { receiver, receive_time: RECEIVE_TIME }
+    }
+
+    /// Gives senders another time for the bytes of one export.
+    #[must_use]
+    pub fn with_receive_time(self, receive_time: Duration) -> Self {
+        Self { receive_time, ..self }
     }
 
     /// Whether a request is for this server: its paths, and everything that speaks gRPC.
@@ -149,22 +111,40 @@ impl<R: Receiver> Server<R> {
         if !self.receiver.authorize(request.headers()) {
             return Status::unauthenticated("authentication failed").into_http();
         }
-        let _permit = self.room.acquire().await.expect("the semaphore is never closed");
-        let receiver = self.receiver.clone();
-        let export = tower::service_fn(move |request: tonic::Request<Bytes>| {
-            let receiver = receiver.clone();
-            async move {
-                match receiver.receive(request.into_inner(), package).await {
-                    Ok(partial) => Ok(tonic::Response::new(Bytes::from(partial.encode()))),
-                    Err(refusal) => Err(refusal.status()),
+        match self.grpc_export(request, package).await {
+            Ok(partial) => grpc_answer(&partial.encode()),
+            Err(refusal) => {
+                let unpackable = matches!(refusal, Refusal::Unpackable(_));
+                let mut answer = refusal.status().into_http();
+                if unpackable {
+                    let known = HeaderValue::from_static("identity,gzip,zstd");
+                    answer.headers_mut().insert("grpc-accept-encoding", known);
                 }
+                answer
             }
-        });
-        let mut grpc = tonic::server::Grpc::new(RawCodec)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .apply_max_message_size_config(Some(MAX_MESSAGE_BYTES), None);
-        grpc.unary(export, request.map(|body| Patient::new(body, self.receive_time))).await
+        }
+    }
+
+    async fn grpc_export<B>(&self, request: Request<B>, package: Package) -> Result<PartialSuccess, Refusal>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let mut room = self.receiver.room();
+        let gathered = async {
+            let packing = packing(request.headers(), &GRPC_ENCODING)?;
+            let framed = gather::framed(request.into_body(), &mut room, self.receive_time).await?;
+            if framed.packed && packing == Packing::None {
+                let message = "body: expected grpc-encoding for a packed message, found none";
+                return Err(Refusal::Malformed(message.into()));
+            }
+            let packing = if framed.packed { packing } else { Packing::None };
+            let (form, transport) = (Form::Protobuf, Transport::Grpc);
+            Ok(Export { body: framed.message, packing, form, package, transport })
+        };
+        let export = gathered.await.inspect_err(|refusal| self.receiver.turned_away(refusal))?;
+        self.receiver.receive(export, room).await
     }
 
     async fn http<B>(&self, request: Request<B>) -> Answer
@@ -173,99 +153,40 @@ impl<R: Receiver> Server<R> {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     {
-        let form = Form::of(&text_of(request.headers(), &CONTENT_TYPE));
+        let form = form_of(request.headers());
         // Who speaks neither is told in the older one.
-        let answered = form.unwrap_or(Form::Protobuf);
-        let refuse = |status, code, message| refuse(answered, status, code, message, None);
+        let answered = form.as_ref().copied().unwrap_or(Form::Protobuf);
         if request.method() != Method::POST {
-            let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "expected POST");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let mut answer = refuse(answered, status, Code::Unimplemented, "expected POST", None);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return answer;
         }
         if !self.receiver.authorize(request.headers()) {
-            let mut answer = refuse(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "authentication failed");
+            let (status, code) = (StatusCode::UNAUTHORIZED, Code::Unauthenticated);
+            let mut answer = refuse(answered, status, code, "authentication failed", None);
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
-        let Some(form) = form else {
-            let shown: String = text_of(request.headers(), &CONTENT_TYPE).chars().take(64).collect();
-            let message = format!(
-                "content-type: expected application/x-protobuf or application/json, found \"{shown}\""
-            );
-            return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, &message);
+        let mut room = self.receiver.room();
+        let gathered = async {
+            let form = form?;
+            let packing = packing(request.headers(), &CONTENT_ENCODING)?;
+            let body = gather::whole(request.into_body(), &mut room, self.receive_time).await?;
+            Ok(Export { body, packing, form, package: Package::Development, transport: Transport::Http })
         };
-        let _permit = self.room.acquire().await.expect("the semaphore is never closed");
-        match self.http_message(request, form).await {
-            Err(refused) => refused,
-            Ok(message) => match self.receiver.receive(message, Package::Development).await {
-                Ok(partial) => answer(
-                    form,
-                    StatusCode::OK,
-                    match form {
-                        Form::Protobuf => partial.encode(),
-                        Form::Json => partial.to_json().into_bytes(),
-                    },
-                ),
-                Err(refusal) => refusal.answer(form),
-            },
+        let outcome = match gathered.await {
+            Ok(export) => self.receiver.receive(export, room).await,
+            Err(refusal) => {
+                self.receiver.turned_away(&refusal);
+                Err(refusal)
+            }
+        };
+        match (outcome, answered) {
+            (Ok(partial), Form::Protobuf) => answer(answered, StatusCode::OK, partial.encode()),
+            (Ok(partial), Form::Json) => answer(answered, StatusCode::OK, partial.to_json().into_bytes()),
+            (Err(refusal), _) => refusal.answer(answered),
         }
-    }
-
-    /// The message in the body, or the answer that refuses it.
-    async fn http_message<B>(&self, request: Request<B>, form: Form) -> Result<Bytes, Answer>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-    {
-        let refuse = |status, code, message: &str| refuse(form, status, code, message, None);
-        let encoding = text_of(request.headers(), &CONTENT_ENCODING);
-        let body = Limited::new(Patient::new(request.into_body(), self.receive_time), MAX_MESSAGE_BYTES);
-        let body = match body.collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                let message = format!("body: expected at most {MAX_MESSAGE_BYTES} bytes, found more");
-                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, &message));
-            }
-            Err(error) => {
-                let message = format!("body: {error}");
-                return Err(refuse(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, &message));
-            }
-        };
-        let message: Bytes = match unpack(&encoding, &body, MAX_MESSAGE_BYTES) {
-            Ok(None) => body,
-            Ok(Some(unpacked)) => unpacked.into(),
-            Err(error) => {
-                let (status, code) = match &error {
-                    compression::Error::Unknown(_) => {
-                        (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument)
-                    }
-                    compression::Error::TooLarge { .. } => {
-                        (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted)
-                    }
-                    compression::Error::Broken { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
-                };
-                return Err(refuse(status, code, &error.to_string()));
-            }
-        };
-        if form == Form::Protobuf {
-            return Ok(message);
-        }
-        let read = if message.len() > LARGE_JSON {
-            match tokio::task::spawn_blocking(move || json::to_protobuf(&message)).await {
-                Ok(read) => read,
-                Err(error) => {
-                    let message = format!("decoding ended early: {error}");
-                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, &message));
-                }
-            }
-        } else {
-            json::to_protobuf(&message)
-        };
-        read.map(Bytes::from).map_err(|error| {
-            let message = format!("body: expected an export as JSON, found something else: {error}");
-            refuse(StatusCode::BAD_REQUEST, Code::InvalidArgument, &message)
-        })
     }
 }
 
@@ -273,8 +194,16 @@ impl Refusal {
     fn parts(&self) -> (Code, StatusCode, &str, Option<Duration>) {
         match self {
             Self::Malformed(message) => (Code::InvalidArgument, StatusCode::BAD_REQUEST, message, None),
+            Self::TooLarge(message) => {
+                (Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, message, None)
+            }
+            Self::Unpackable(message) => {
+                (Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, message, None)
+            }
+            Self::Late(message) => (Code::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT, message, None),
+            Self::Cut(message) => (Code::Cancelled, StatusCode::BAD_REQUEST, message, None),
             Self::Overloaded(message, after) => {
-                (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, message, Some(*after))
+                (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS, message, Some(*after))
             }
             Self::Unavailable(message, after) => {
                 (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, message, Some(*after))
@@ -298,22 +227,74 @@ impl Refusal {
     }
 }
 
+/// Name of the gRPC status of an answer, as metrics write it: `OK`, `InvalidArgument`.
+#[must_use]
+pub fn grpc_code(answer: &Answer) -> String {
+    // A refusal says its status in the header, a success behind its message.
+    let status = answer.headers().get(GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()));
+    match status {
+        None | Some(Code::Ok) => "OK".into(),
+        Some(code) => format!("{code:?}"),
+    }
+}
+
+/// Text of a header, trimmed and in lower case.
+fn header(headers: &HeaderMap, name: &HeaderName) -> String {
+    let value = headers.get(name);
+    value
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+        .unwrap_or_default()
+}
+
+fn packing(headers: &HeaderMap, name: &HeaderName) -> Result<Packing, Refusal> {
+    let found = header(headers, name);
+    Packing::named(&found).ok_or_else(|| {
+        let shown: String = found.chars().take(64).collect();
+        Refusal::Unpackable(format!("{name}: expected gzip, zstd or identity, found \"{shown}\""))
+    })
+}
+
+/// A message with its frame and a good status behind it.
+fn grpc_answer(message: &[u8]) -> Answer {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(0);
+    framed.put_u32(message.len() as u32);
+    framed.put_slice(message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    let trailers = std::future::ready(Some(Ok::<_, Infallible>(trailers)));
+    let body = Full::new(Bytes::from(framed)).with_trailers(trailers);
+    let mut answer = Response::new(AnswerBody::new(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer
+}
+
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// A header in lower case; empty when it is absent.
-fn text_of(headers: &HeaderMap, name: &HeaderName) -> String {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
-        .unwrap_or_default()
+/// The form that `content-type` names.
+fn form_of(headers: &HeaderMap) -> Result<Form, Refusal> {
+    let found = header(headers, &CONTENT_TYPE);
+    match found.split(';').next().map(str::trim) {
+        Some("application/x-protobuf") => Ok(Form::Protobuf),
+        Some("application/json") => Ok(Form::Json),
+        _ => {
+            let shown: String = found.chars().take(64).collect();
+            let expected = "application/x-protobuf or application/json";
+            Err(Refusal::Unpackable(format!("content-type: expected {expected}, found \"{shown}\"")))
+        }
+    }
 }
 
 fn answer(form: Form, status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(AnswerBody::new(Full::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, form.content_type());
+    let kind = match form {
+        Form::Protobuf => "application/x-protobuf",
+        Form::Json => "application/json",
+    };
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
@@ -334,46 +315,4 @@ fn refuse(
         answer.headers_mut().insert(RETRY_AFTER, after.as_secs().max(1).into());
     }
     answer
-}
-
-/// A body that must arrive in time.
-struct Patient<B> {
-    body: Pin<Box<B>>,
-    deadline: Pin<Box<tokio::time::Sleep>>,
-    time: Duration,
-}
-
-impl<B> Patient<B> {
-    fn new(body: B, time: Duration) -> Self {
-        Self { body: Box::pin(body), deadline: Box::pin(tokio::time::sleep(time)), time }
-    }
-}
-
-impl<B> Body for Patient<B>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Data = B::Data;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
-        if let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        ready!(self.deadline.as_mut().poll(context));
-        let late = Status::deadline_exceeded(format!("expected the whole message within {:?}", self.time));
-        Poll::Ready(Some(Err(late.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -1,5 +1,7 @@
 //! The collector over real sockets, with our client, with raw gRPC and with plain HTTP.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::HostPort;
 use crate::model::Batch;
-use crate::net::{Limits, Shutdown, Token};
+use crate::net::{Budget, Limits, Shutdown, Token};
 use crate::store::{Documents, Error, Result, Writer, Written};
+use crate::telemetry::Metrics;
 use crate::wire::otlp::{Client, ClientOptions, Compression, SendError, decode, encode};
 
 /// A store that keeps what it is given, or fails as told.
@@ -37,6 +40,7 @@ impl Writer for Kept {
 }
 
 struct Running {
+    metrics: Metrics,
     address: String,
     store: Arc<Kept>,
     ingest: Arc<Ingest>,
@@ -45,14 +49,25 @@ struct Running {
 }
 
 async fn start(token: &str) -> Running {
+    start_with(token, |_| {}, Duration::from_secs(30)).await
+}
+
+fn config(listen: HostPort) -> Config {
+    let limits = Limits { drain_time: Duration::from_secs(1), ..Limits::default() };
+    Config { listen, token: None, tls: None, limits, budget: Budget::new(512 << 20) }
+}
+
+async fn start_with(token: &str, change: impl FnOnce(&mut Config), receive_time: Duration) -> Running {
     let store = Arc::new(Kept::default());
     let ingest = Arc::new(Ingest::new(store.clone()));
-    let limits = Limits { drain_time: Duration::from_secs(1), ..Limits::default() };
-    let config = Config { listen: HostPort::new("127.0.0.1", 0), token: Token::new(token), limits };
-    let collector = Collector::bind(&config, ingest.clone(), None).await.unwrap();
+    let mut config = Config { token: Token::new(token), ..config(HostPort::new("127.0.0.1", 0)) };
+    change(&mut config);
+    let metrics = Metrics::new();
+    let collector = Collector::bind(&config, ingest.clone(), None, &metrics).await.unwrap();
+    let collector = collector.with_receive_time(receive_time);
     let (address, shutdown) = (collector.address().to_string(), Shutdown::new());
     let serving = tokio::spawn(collector.serve(shutdown.clone()));
-    Running { address, store, ingest, shutdown, serving }
+    Running { metrics, address, store, ingest, shutdown, serving }
 }
 
 impl Running {
@@ -288,7 +303,7 @@ async fn json_over_http_is_taken_and_answered_in_kind() {
     *running.store.fail.lock() = Some(|| Error::Overloaded { waiting: 9 });
     let (status, head, body) = running.http("POST", EXPORT, &headers, &packed).await;
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((status, &body["code"]), (503, &8.into()), "{body}");
+    assert_eq!((status, &body["code"]), (429, &8.into()), "{body}");
     assert!(head.contains("retry-after: 1"), "{head}");
 }
 
@@ -304,7 +319,7 @@ async fn a_store_that_refuses_makes_senders_wait_and_forgets_nothing() {
     let error = client.send(capture().into()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     let (status, head, _) = running.http("POST", EXPORT, &[PROTOBUF], &capture()).await;
-    assert_eq!(status, 503);
+    assert_eq!(status, 429);
     assert!(head.contains("retry-after: 1"), "{head}");
     *running.store.fail.lock() = Some(|| Error::Engine("secret path".into()));
     let error = client.send(capture().into()).await.unwrap_err();
@@ -364,8 +379,8 @@ async fn a_client_finds_its_collector_when_it_comes_back() {
     running.serving.await.unwrap();
     assert!(client.send(capture().into()).await.is_err());
     let listen: HostPort = running.address.parse().unwrap();
-    let config = Config { listen, token: None, limits: Limits::default() };
-    let again = Collector::bind(&config, running.ingest.clone(), None).await.unwrap();
+    let again =
+        Collector::bind(&config(listen), running.ingest.clone(), None, &running.metrics).await.unwrap();
     let shutdown = Shutdown::new();
     let serving = tokio::spawn(again.serve(shutdown.clone()));
     client.send(capture().into()).await.unwrap();
