@@ -236,9 +236,10 @@ fn an_agent_reports_over_tls_that_an_override_switched_on() {
     let plain = http::get(&collector.address, "/live");
     assert!(plain.is_err() || plain.is_ok_and(|answer| answer.status != 200));
 
+    let address = collector.address.clone();
     let agent = |trusted: Option<&str>| {
         let mut command = Command::new(program());
-        command.args(["agent", "-config", "/dev/null", "-collection-agent", &collector.address]);
+        command.args(["agent", "-config", "/dev/null", "-collection-agent", &address]);
         command.args(["-secret-token", TOKEN, "-reporter-interval", "1s"]);
         if let Some(path) = trusted {
             command.env("SSL_CERT_FILE", path);
