@@ -40,8 +40,8 @@ pub enum Command {
     Symbtool(LaterArgs),
     /// Run OpenTelemetry Collector pipelines for profiles [not built yet]
     Otelcol(LaterArgs),
-    /// Create or check what Elasticsearch needs [not built yet]
-    Setup(LaterArgs),
+    /// Create or check what Elasticsearch needs to hold profiles
+    Setup(SetupArgs),
 }
 
 /// Options of server roles.
@@ -103,6 +103,45 @@ pub struct AllInOneArgs {
     /// Log at debug level
     #[arg(short = 'v', long)]
     pub verbose: bool,
+}
+
+/// Options of setup.
+#[derive(Debug, Default, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(after_help = "\
+Examples:
+  everflame setup -c pf-elastic-collector.yml --dry-run
+  ELASTIC_PASSWORD=… everflame setup -c pf-elastic-collector.yml --username elastic --create-keys
+  everflame setup -E output.elasticsearch.hosts=es.example:9200 --check
+
+Makes templates, a lifecycle, data streams, indices and aliases with the names of Elastic's Universal Profiling, on any licence.
+What Elastic's plugin or a person made is left alone, nothing is deleted, and a second run changes nothing.
+Exit codes: 0 everything is there, 1 something is missing (--check) or could not be made, 2 wrong usage or configuration.")]
+pub struct SetupArgs {
+    /// Configuration file (YAML) with output.elasticsearch, for example the collector's
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Override one setting; repeat for more. The path is the full one, section included
+    #[arg(short = 'E', value_name = "PATH=VALUE")]
+    pub overrides: Vec<String>,
+    /// User to log in as instead of the file's key, which may not do this; password in ELASTIC_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Change nothing; say what is missing or different
+    #[arg(long, conflicts_with_all = ["dry_run", "create_keys"])]
+    pub check: bool,
+    /// Change nothing; show each call that would be made
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Make the API keys of collector and symbolizer, and print them this once
+    #[arg(long)]
+    pub create_keys: bool,
+    /// Shape of documents: classic, otel or auto [default: auto, what readers of the release ask for]
+    #[arg(long, value_name = "SHAPE", value_parser = ["auto", "classic", "otel"])]
+    pub generation: Option<String>,
+    /// Who deletes old data: ilm or data-stream [default: ilm where there is one]
+    #[arg(long, value_name = "WHO", value_parser = ["ilm", "data-stream"])]
+    pub lifecycle: Option<String>,
 }
 
 /// Options of web.

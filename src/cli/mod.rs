@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-pub use args::{AgentArgs, AllInOneArgs, Cli, Command, LaterArgs, ServerArgs, WebArgs};
+pub use args::{AgentArgs, AllInOneArgs, Cli, Command, LaterArgs, ServerArgs, SetupArgs, WebArgs};
 pub use role::Role;
 
 /// Wrong usage or configuration.

@@ -18,6 +18,7 @@ mod plain;
 mod problem;
 mod secret;
 mod settings;
+mod setup;
 mod store;
 mod symbolizer;
 mod tls;
@@ -35,6 +36,7 @@ pub use output::{DiskQueue, ElasticsearchOutput, EmbeddedOutput, GenerationChoic
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use settings::{Resolved, Settings};
+pub use setup::SetupSection;
 pub use store::StoreSection;
 pub use symbolizer::SymbolizerSection;
 pub use tls::{

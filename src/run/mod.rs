@@ -11,6 +11,8 @@ mod lifecycle;
 mod metrics_pages;
 mod resolve;
 mod roles;
+#[cfg(feature = "elastic")]
+mod setup_role;
 mod stack;
 mod summary;
 
@@ -28,6 +30,11 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Symbolizer(args) => roles::symbolizer(args),
         Command::Symbtool(_) => Err(Failure::not_built_yet(Role::Symbtool)),
         Command::Otelcol(_) => Err(Failure::not_built_yet(Role::Otelcol)),
-        Command::Setup(_) => Err(Failure::not_built_yet(Role::Setup)),
+        #[cfg(feature = "elastic")]
+        Command::Setup(args) => setup_role::run(args),
+        #[cfg(not(feature = "elastic"))]
+        Command::Setup(_) => {
+            Err(Failure::Usage("error: this program was built without Elasticsearch".into()))
+        }
     }
 }

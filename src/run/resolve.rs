@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, WebArgs};
+use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, SetupArgs, WebArgs};
 use crate::config::{
     AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problem, Problems, Section,
-    Settings, SymbolizerSection, resolve,
+    Settings, SetupSection, SymbolizerSection, resolve,
 };
 
 use super::Failure;
@@ -91,6 +91,26 @@ pub(super) fn server<S: Section>(args: &ServerArgs, default_file: &str) -> Resul
         None => {}
     }
     finish(&layers.overrides(args.overrides.iter().map(String::as_str)).settings(), args.check)
+}
+
+/// Settings of a set-up: those of the collector's file, and another login.
+pub(super) fn setup(args: &SetupArgs) -> Result<Outcome<SetupSection>, Failure> {
+    let environment = environment();
+    let password = args.username.as_ref().and_then(|_| environment.get("ELASTIC_PASSWORD").cloned());
+    let mut layers = Layers::new(environment);
+    let default_file = Path::new(CollectorSection::DEFAULT_FILE);
+    if let Some(file) = args.config.as_deref().or_else(|| default_file.exists().then_some(default_file)) {
+        layers = layers.yaml_file(file);
+    }
+    let output = |key: &str| format!("output.elasticsearch.{key}");
+    let settings = layers
+        .overrides(args.overrides.iter().map(String::as_str))
+        // A user and a key exclude each other; an empty key is none.
+        .flag("--username", &output("api_key"), args.username.as_ref().map(|_| ""))
+        .flag("--username", &output("username"), args.username.as_deref())
+        .flag("environment variable ELASTIC_PASSWORD", &output("password"), password)
+        .settings();
+    finish(&settings, false)
 }
 
 /// Settings of the agent.

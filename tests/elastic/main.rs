@@ -5,8 +5,14 @@
 #![cfg(feature = "elastic")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod accepted;
 #[path = "../cannot_run/mod.rs"]
 mod cannot_run;
+mod documents;
 #[path = "../elasticsearch/mod.rs"]
 mod elasticsearch;
+mod generation;
 mod harness;
+mod program;
+mod setup;
+mod sizing;

@@ -34,6 +34,9 @@ pub(crate) use node::{Kind, Node, available, free_port};
 /// How long a condition may take before the test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
+/// Component template by which tests have one shard where Elastic's templates have 4 or 16: each shard costs time.
+const FEW_SHARDS: &str = "profiling-ilm@custom";
+
 /// Servers of this process by kind. They are never dropped: they end with the process.
 static SERVERS: [Mutex<Option<Node>>; 3] = [const { Mutex::new(None) }; 3];
 
@@ -191,10 +194,18 @@ impl Cluster {
                 self.forgiving("DELETE", &format!("/_ilm/policy/{policy}"), None);
             }
         }
+        // The hook that operators have for the same.
+        let one = json!({ "template": { "settings": { "index": { "number_of_shards": 1 } } } });
+        self.put(&format!("/_component_template/{FEW_SHARDS}"), &one);
         if self.kind.password().is_some() {
             let own = json!({ "username": "elastic", "realm_name": "reserved" });
             self.forgiving("DELETE", "/_security/api_key", Some(&own));
         }
+    }
+
+    /// Lets templates decide on the number of shards, as in production: some 130 instead of 25.
+    pub(crate) fn with_all_shards(&self) {
+        self.forgiving("DELETE", &format!("/_component_template/{FEW_SHARDS}"), None);
     }
 
     /// A call that may find nothing to do.

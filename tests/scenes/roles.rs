@@ -19,7 +19,7 @@ fn help_and_version_of_every_role_are_a_success() {
 
 #[test]
 fn roles_of_later_versions_say_so_with_exit_code_2() {
-    for role in ["symbolizer", "symbtool", "otelcol", "setup"] {
+    for role in ["symbolizer", "symbtool", "otelcol"] {
         let (code, _, err) = run(&[role], &[]);
         assert_eq!(code, Some(2), "{role}: {err}");
         assert!(err.contains("not built yet") && err.contains("hint:"), "{role}: {err}");

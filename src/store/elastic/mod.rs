@@ -6,7 +6,9 @@
 mod bulk_body;
 mod client;
 pub mod encode;
+pub mod generation;
 mod names;
+pub mod setup;
 
 pub use bulk_body::{BulkBody, Item, Kind};
 pub use client::{Answer, CallError, Cause, Client, ClientError, HostProblem, OLDEST, Server};
