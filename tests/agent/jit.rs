@@ -375,3 +375,64 @@ fn methods_of_java_are_named_by_the_map_that_it_writes_when_asked() {
         assert!(java.of(name) * 2 > java.samples, "{name}: {} of {}", java.of(name), java.samples);
     }
 }
+
+const PYTHON: &str = "
+def leaf(n):
+    return sum(i * 31 % 1000003 for i in range(n))
+def middle(n):
+    return leaf(n) + 1
+def outer(n):
+    return middle(n) + middle(n + 1)
+outer(100)
+print('ready', flush=True)
+while True:
+    outer(5000)
+";
+
+/// A CPython that puts a piece of code of its own in front of each function, for profilers: on the path, or one of pyenv's.
+fn python() -> Option<PathBuf> {
+    let versions = std::env::home_dir().map(|home| home.join(".pyenv/versions")).unwrap_or_default();
+    let installed = std::fs::read_dir(versions).into_iter().flatten().flatten();
+    let mut programs: Vec<PathBuf> = installed.map(|version| version.path().join("bin/python3")).collect();
+    programs.extend(["python3", "python3.12", "python3.13", "python3.14"].map(PathBuf::from));
+    let can = |program: &PathBuf| {
+        let asked = ["-X", "perf", "-c", "import sys; sys.exit(not sys.is_stack_trampoline_active())"];
+        let asked = Command::new(program).args(asked).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    programs.into_iter().find(can)
+}
+
+#[test]
+fn functions_of_python_are_named_and_their_stacks_whole() {
+    let Some(python) = python() else {
+        cannot_run("CPython with names for profilers", "no Python from 3.12 on found that has them");
+        return;
+    };
+    let running = start(Command::new(&python).args(["-X", "perf", "-c", PYTHON]));
+    let pid = running.0.id();
+    let _map = Removed(format!("/tmp/perf-{pid}.map").into());
+    let mut from = now();
+    let Some((batches, status)) = profile(&[&running], |status| {
+        from = warmed_up(status);
+        sampled(status, 600);
+    }) else {
+        return;
+    };
+    println!("{:#?}", status.counters);
+    check_balance(&status);
+    let through = through(&batches, pid, from);
+    through.check(&python.display().to_string(), 97, 98);
+    // Not only the innermost: each stands on its caller.
+    for name in ["py::leaf", "py::middle", "py::outer", "py::<module>"] {
+        assert!(
+            through.of(name) * 10 > through.samples * 9,
+            "{name}: {} of {}",
+            through.of(name),
+            through.samples
+        );
+    }
+    // What gives that memory its table is nobody's business.
+    let names = batches.iter().flat_map(|batch| &batch.executables).map(|executable| &*executable.name);
+    assert!(!names.clone().any(|name| name == "JIT code"), "{:?}", names.collect::<Vec<_>>());
+}

@@ -53,7 +53,10 @@ impl Mapping {
 
     /// Whether no file says what lies here.
     pub(crate) fn is_nameless(&self) -> bool {
-        matches!(self.content, Content::Nameless(_))
+        match &self.content {
+            Content::Executable(executable, _) => executable.is_stand_in,
+            Content::Nameless(_) => true,
+        }
     }
 
     fn is_same(&self, range: &MappedRange) -> bool {

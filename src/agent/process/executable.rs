@@ -29,6 +29,8 @@ pub(crate) struct Executable {
     pub(crate) key: FileKey,
     /// Size and time of change when it was read.
     pub(crate) stamp: Stamp,
+    /// Made up to give memory of no file a table; nothing that is reported may name it.
+    pub(crate) is_stand_in: bool,
     /// Samples that lie in it.
     pub(crate) heat: Heat,
     /// `PT_LOAD` segments.
@@ -72,6 +74,8 @@ pub(crate) struct Origin {
     pub(crate) key: FileKey,
     /// Size and time of change.
     pub(crate) stamp: Stamp,
+    /// See [`Executable::is_stand_in`].
+    pub(crate) is_stand_in: bool,
 }
 
 impl Executable {
@@ -96,6 +100,7 @@ impl Executable {
             seen_in: origin.pid,
             key: origin.key,
             stamp: origin.stamp,
+            is_stand_in: origin.is_stand_in,
             heat: Heat::default(),
         })
     }
@@ -135,6 +140,7 @@ pub(crate) mod tests {
             pid: 1,
             key: FileKey { device: (0, 0), inode: 1 },
             stamp: Stamp { size: 0, changed: (0, 0) },
+            is_stand_in: false,
         }
     }
 

@@ -19,6 +19,7 @@ use super::events::MappedRange;
 use super::executable::{Executable, FileKey, Origin, Stamp};
 use super::procfs::{proc_path, strip_deleted};
 use super::remote_memory;
+use super::trampolines::{self, Trampolines};
 use crate::agent::host::memory_file;
 use crate::model::{FileId, RuntimeAddr, UnknownReason};
 use crate::symbols::mapped::ImageFile;
@@ -34,6 +35,8 @@ const KEEP_HANDLE_NS: u64 = 300_000_000_000;
 const KEEP_EXECUTABLE_NS: u64 = 1_800_000_000_000;
 /// Largest vDSO image that is read. Today's have two to four pages.
 const MAX_VDSO_BYTES: u64 = 64 << 10;
+/// Most kinds of trampolines: one for each way of building an interpreter, and not as many as a process makes up.
+const MAX_TRAMPOLINES: usize = 16;
 /// Below this address only 32-bit processes have their vDSO.
 const FOUR_GIB: u64 = 1 << 32;
 
@@ -59,6 +62,7 @@ struct Inner {
     by_key: HashMap<FileKey, Known>,
     by_file_id: HashMap<FileId, Vec<Arc<Executable>>>,
     vdso: HashMap<(u64, bool), Option<Arc<Executable>>>,
+    trampolines: HashMap<Trampolines, Arc<Executable>>,
     now_ns: u64,
 }
 
@@ -93,7 +97,8 @@ impl Executables {
         if let Some(known) = self.inner.lock().reattach(key, stamp, &file) {
             return known;
         }
-        let origin = Origin { path: strip_deleted(&range.path).to_owned(), pid, key, stamp };
+        let path = strip_deleted(&range.path).to_owned();
+        let origin = Origin { path, pid, key, stamp, is_stand_in: false };
         let executable = read(&file, origin);
         self.inner.lock().insert(
             key,
@@ -116,21 +121,27 @@ impl Executables {
             return known.clone().map_or(Resolved::NotElf, Resolved::Executable);
         }
         let Ok(file) = copy_vdso(pid, range) else { return Resolved::Unavailable };
-        let Ok(metadata) = file.metadata() else { return Resolved::Unavailable };
-        let key = FileKey { device: device_of(&metadata), inode: metadata.ino() };
-        let origin = Origin { path: PathBuf::from("[vdso]"), pid, key, stamp: stamp(&metadata) };
-        let executable = read(&file, origin);
-        let mut inner = self.inner.lock();
-        inner.vdso.insert(kind, executable.clone());
-        let known = Known {
-            executable: executable.clone(),
-            stamp: stamp(&metadata),
-            handle: Some(Arc::new(file)),
-            used_ns: u64::MAX,
-            removed: true,
+        let Some((key, known)) = known_in_memory(file, "[vdso]", pid, false) else {
+            return Resolved::Unavailable;
         };
+        let mut inner = self.inner.lock();
+        let executable = known.executable.clone();
+        inner.vdso.insert(kind, executable.clone());
         inner.insert(key, known);
         executable.map_or(Resolved::NotElf, Resolved::Executable)
+    }
+
+    /// What stands for memory of no file, where its code is known, and where in it the mapping begins.
+    pub(crate) fn resolve_stand_in(&self, pid: u32, range: &MappedRange) -> Option<(Arc<Executable>, u64)> {
+        let trampolines = Trampolines::of(pid, range)?;
+        let mut inner = self.inner.lock();
+        if !inner.trampolines.contains_key(&trampolines) && inner.trampolines.len() < MAX_TRAMPOLINES {
+            let file = memory_file(c"trampolines", &trampolines.image()).ok()?;
+            let (key, known) = known_in_memory(file, trampolines::NAME, pid, true)?;
+            inner.trampolines.insert(trampolines, known.executable.clone()?);
+            inner.insert(key, known);
+        }
+        inner.trampolines.get(&trampolines).map(|executable| (Arc::clone(executable), trampolines::CODE_AT))
     }
 
     /// Opens an executable by identity, removed ones too; for whoever names frames.
@@ -350,6 +361,16 @@ fn copy_vdso(pid: u32, range: &MappedRange) -> io::Result<File> {
     let read = remote_memory::read(pid, RuntimeAddr(range.start), &mut image)?;
     image.truncate(read);
     memory_file(c"vdso", &image)
+}
+
+/// Something that lies in a file of ours, for good.
+fn known_in_memory(file: File, name: &str, pid: u32, is_stand_in: bool) -> Option<(FileKey, Known)> {
+    let metadata = file.metadata().ok()?;
+    let stamp = stamp(&metadata);
+    let key = FileKey { device: device_of(&metadata), inode: metadata.ino() };
+    let executable = read(&file, Origin { path: PathBuf::from(name), pid, key, stamp, is_stand_in });
+    let known = Known { executable, stamp, handle: Some(Arc::new(file)), used_ns: u64::MAX, removed: true };
+    Some((key, known))
 }
 
 fn stamp(metadata: &Metadata) -> Stamp {

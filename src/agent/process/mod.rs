@@ -24,6 +24,7 @@ mod table_cache;
 mod table_maker;
 mod table_use;
 mod told;
+mod trampolines;
 mod unwind_image;
 
 pub(crate) use address_space::{Content, Mapping};

@@ -246,7 +246,7 @@ impl Converter {
 
     fn user_frame(&mut self, address: u64, mapping: Option<&Mapping>) -> u32 {
         match mapping.map(|mapping| &mapping.content) {
-            Some(Content::Executable(executable, bias)) => {
+            Some(Content::Executable(executable, bias)) if !executable.is_stand_in => {
                 let number = self.interner.executable(
                     Some(executable.file_id),
                     &executable.name,
@@ -254,7 +254,7 @@ impl Converter {
                 );
                 self.interner.bare_frame(FrameKind::NATIVE, Some(number), address.wrapping_sub(*bias))
             }
-            Some(Content::Nameless(_)) | None => self.interner.bare_frame(FrameKind::NATIVE, None, address),
+            _ => self.interner.bare_frame(FrameKind::NATIVE, None, address),
         }
     }
 

@@ -25,6 +25,11 @@ impl Resolver for FileResolver<'_> {
             self.executables.resolve_vdso(pid, range)
         } else if range.is_file() {
             self.executables.resolve(pid, range)
+        } else if let Some((executable, offset)) = self.executables.resolve_stand_in(pid, range) {
+            if self.ask {
+                self.builder.ask(&executable, self.heat);
+            }
+            return Content::Executable(executable, range.start.wrapping_sub(offset));
         } else {
             Resolved::NotElf
         };

@@ -73,6 +73,7 @@ fn executable(path: &str) -> Arc<Executable> {
             inode: metadata.ino(),
         },
         stamp: Stamp { size: metadata.size(), changed: (metadata.mtime(), metadata.mtime_nsec()) },
+        is_stand_in: false,
     };
     Arc::new(Executable::read(ImageFile::open(file).unwrap(), origin).unwrap())
 }
