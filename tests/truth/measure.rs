@@ -44,6 +44,11 @@ const ROOTS: &[&str] = &[
     "_rt0_arm64_linux",
 ];
 
+/// Go's way to the system stack when a goroutine wants more room or is told to pause: what it calls ends there once the
+/// goroutine was put aside by one of these. Without them a goroutine still waits below.
+const MORESTACK: [&str; 2] = ["runtime.morestack", "runtime.morestack.abi0"];
+const PUTS_ASIDE: [&str; 3] = ["runtime.schedule", "runtime.goschedImpl", "runtime.preemptPark"];
+
 /// What a comparison with gdb gave.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
@@ -199,9 +204,19 @@ fn incomplete(stack: &[Recorded], parts: &[Part]) -> Option<String> {
         // Only kernel frames: the process was on its way in or out and has no user memory.
         None => None,
         Some(Part::Frame(names)) if names.iter().any(|name| ROOTS.contains(&name.as_str())) => None,
+        Some(Part::Frame(names))
+            if MORESTACK.contains(&names[0].as_str())
+                && parts.iter().any(|part| is_one_of(part, &PUTS_ASIDE)) =>
+        {
+            None
+        }
         Some(Part::Frame(names)) => Some(format!("ends in {}", names[0])),
         Some(Part::Gap) => Some("ends where frames are left out".to_owned()),
     }
+}
+
+fn is_one_of(part: &Part, wanted: &[&str]) -> bool {
+    matches!(part, Part::Frame(names) if names.iter().any(|name| wanted.contains(&name.as_str())))
 }
 
 fn line(parts: &[Part]) -> String {

@@ -162,8 +162,7 @@ pub(super) fn rows() -> Vec<Row> {
         rust("rust-chain", "chain.rs", &["-O", "-C", "force-frame-pointers=no"], &RUST_CHAIN),
         rust("rust-async", "tasks.rs", &["-O", "-C", "force-frame-pointers=no"], &RUST_TASKS).short(),
         rust("rust-async-lto", "tasks.rs", &["-C", "opt-level=3", "-C", "lto=fat"], &RUST_TASKS),
-        // Not in the short run: while goroutines' stacks grow, at the start, up to 1 % of its samples end in `morestack`.
-        row("go-on-path", Build::Go { from: None, source: "calls.go", cgo: false }, &GO_CALLS),
+        row("go-on-path", Build::Go { from: None, source: "calls.go", cgo: false }, &GO_CALLS).short(),
         row("go-on-path-cgo", Build::Go { from: None, source: "cgo.go", cgo: true }, &CGO),
     ];
     for (plain, cgo, suite, version) in GO_VERSIONS {
