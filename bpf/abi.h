@@ -125,6 +125,13 @@
  */
 #define ABI_CFA_PUSHES 10
 #define ABI_CFA_POPS 11
+/*
+ * Go's runtime on the system stack, where `morestack` left nothing that leads back: registers of the goroutine it works for
+ * lie in that goroutine's own record. g is `cfa_offset` bytes from the thread pointer (x86-64) or in the register `slot` of
+ * the sample (arm64). Halves of `fp_offset`, lower first: of m in g, of the goroutine in m. Of `ra_offset`: in the goroutine's
+ * record of its stack pointer, which its program counter follows, and of its link register, which its frame pointer follows.
+ */
+#define ABI_CFA_GOROUTINE 12
 /* Most bytes passed that are told apart. */
 #define ABI_MAX_PASSED 31
 

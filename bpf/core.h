@@ -85,11 +85,19 @@ struct pt_regs {
 struct mm_struct {
 	unsigned long start_code, start_stack, start_brk;
 };
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct {
+	unsigned long fsbase;
+};
+#endif
 struct task_struct {
 	void *stack;
 	unsigned int flags;
 	int tgid;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
+#if defined(__TARGET_ARCH_x86)
+	struct thread_struct thread;
+#endif
 };
 #pragma clang attribute pop

@@ -42,6 +42,8 @@ struct record {
 	u32 is_return;
 	/* Registers other than pc, sp and fp are known: sampled frame, or the one a signal interrupted. */
 	u32 is_leaf;
+	/* The frame above such a one: what it called may have left its registers alone. */
+	u32 is_second;
 	/* How `pc` was found: 0, or why a frame pointer had to be followed. */
 	u32 approximate;
 	/* Frames found. */

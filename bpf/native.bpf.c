@@ -20,8 +20,10 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* Changes to a stack that lies lower, in one walk. Nested calls between Go and C make two each. */
+/* Changes of stack in one walk, to a lower one or to a goroutine's. Nested calls between Go and C make two each. */
 #define MAX_SWITCHES 32
+/* Largest frame that is believed to hang on a register which the callee has left alone. */
+#define MAX_SECOND_FRAME 65536
 
 /* The frame found next. Returns why there is none, or 0. */
 static __always_inline u32 enter_caller(struct record *r, u64 pc, u64 sp, u64 fp)
@@ -31,6 +33,7 @@ static __always_inline u32 enter_caller(struct record *r, u64 pc, u64 sp, u64 fp
 	r->sp = sp;
 	r->fp = fp;
 	r->is_return = 1;
+	r->is_second = r->is_leaf;
 	r->is_leaf = 0;
 	if (pc == 0)
 		return END_COMPLETE;
@@ -71,6 +74,33 @@ static __always_inline u32 enter_caller_by_rule(struct record *r, u64 pc, u64 sp
 	return why ? END_NO_RULE : 0;
 }
 
+/*
+ * To the goroutine that Go's runtime works for on the system stack: the thread's g leads to m, m to the goroutine, which keeps
+ * the registers it was left with. Without a goroutine the scheduler is at work, between two of them.
+ */
+static __always_inline u32 step_to_goroutine(struct record *r, const struct abi_rule *rule)
+{
+	u32 where = rule->fp_offset, saved = rule->ra_offset, why;
+	u64 g, m, sp_and_pc[2], lr_and_fp[2];
+
+	r->stack_reads += 4;
+	if (read_go_g(r, rule, &g) || read_user(&m, sizeof(m), g + (where & 0xffff)) ||
+	    read_user(&g, sizeof(g), m + (where >> 16)))
+		return END_UNREADABLE_STACK;
+	if (!g)
+		return END_COMPLETE;
+	if (read_user(sp_and_pc, sizeof(sp_and_pc), g + (saved & 0xffff)) ||
+	    read_user(lr_and_fp, sizeof(lr_and_fp), g + (saved >> 16)))
+		return END_UNREADABLE_STACK;
+	/* Cleared when it runs again. */
+	if (!sp_and_pc[0] || ++r->switches > MAX_SWITCHES)
+		return END_NOT_GROWING;
+	r->approximate = 0;
+	why = enter_caller(r, sp_and_pc[1], sp_and_pc[0], lr_and_fp[1]);
+	set_link_register(r, lr_and_fp[0]);
+	return why;
+}
+
 /* Bits set. */
 static __always_inline u32 count_bits(u32 bits)
 {
@@ -108,9 +138,15 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 		cfa += ra_offset;
 		ra_offset = -8;
 	} else if (kind == ABI_CFA_REGISTER) {
-		if (!r->is_leaf)
+		if (!(r->is_leaf | r->is_second))
 			return END_NO_RULE;
 		cfa = r->reg[rule->slot & 63] + offset;
+		/* Hand-written code calls such that knows which registers it keeps; nothing says so, hence a guess. */
+		if (!r->is_leaf) {
+			if (cfa - sp > MAX_SECOND_FRAME)
+				return END_NO_RULE;
+			ra |= ABI_RA_GUESS;
+		}
 	} else if (kind == ABI_CFA_FRAME_POINTER) {
 		if (!fp)
 			return END_COMPLETE;
@@ -120,6 +156,8 @@ static __always_inline u32 step_by_rule(struct record *r, const struct abi_rule 
 		if (fp + 16 <= sp && ++r->switches > MAX_SWITCHES)
 			return END_NOT_GROWING;
 		return enter_caller_by_rule(r, pc, fp + 16, next_fp, rule->ra);
+	} else if (kind == ABI_CFA_GOROUTINE) {
+		return step_to_goroutine(r, rule);
 	} else if (kind == ABI_CFA_SIGNAL) {
 		if (read_signal_frame(r))
 			return END_UNREADABLE_STACK;

@@ -86,9 +86,31 @@ static __always_inline long read_signal_frame(struct record *r)
 	return 0;
 }
 
+/*
+ * Go's g of the current thread, a word beside what the thread pointer points at. A thread that sets its thread pointer by an
+ * instruction of its own is seen with the one before until it is switched out once; libraries ask the kernel to set it.
+ */
+static __always_inline long read_go_g(struct record *r, const struct abi_rule *rule, u64 *g)
+{
+#ifdef EVERFLAME_LEGACY
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 thread = BPF_CORE_READ(task, thread.fsbase);
+#else
+	u64 thread = bpf_get_current_task_btf()->thread.fsbase;
+#endif
+
+	r->stack_reads++;
+	return read_user(g, sizeof(*g), thread + (s64)rule->cfa_offset);
+}
+
+/* The link register of the frame found next is known: there is none. */
+static __always_inline void set_link_register(struct record *r, u64 value)
+{
+	(void)r;
+	(void)value;
+}
+
 #else /* arm64 */
-
-
 
 static __always_inline int regs_are_user(const struct user_regs *regs)
 {
@@ -127,6 +149,20 @@ static __always_inline u64 code_pointer(u64 value)
 static __always_inline u64 caller_sp(u64 fp, u64 next_fp)
 {
 	return next_fp > fp + 16 ? next_fp : fp + 16;
+}
+
+/* Go's g: the runtime keeps it in a register, which no Go code uses for anything else. */
+static __always_inline long read_go_g(struct record *r, const struct abi_rule *rule, u64 *g)
+{
+	*g = r->reg[rule->slot & 63];
+	return 0;
+}
+
+/* The link register of the frame found next is known. */
+static __always_inline void set_link_register(struct record *r, u64 value)
+{
+	r->regs.regs[30] = value;
+	r->is_leaf = 1;
 }
 
 /* Signal trampoline: x0 to x30, sp and pc lie 312 bytes above sp (siginfo 128, ucontext up to the registers 184). */

@@ -52,6 +52,7 @@ fn kind(rule: Option<Rule>) -> &'static str {
         Some(Rule::Guess { .. }) => "guessed",
         Some(Rule::Stop) => "stop",
         Some(Rule::Signal) => "signal",
+        Some(Rule::Goroutine(_)) => "goroutine's own record",
         Some(Rule::FramePointer | Rule::BorrowedFramePointer) => "frame pointer",
         Some(Rule::Frame { ra: RaRule::Register(_), .. }) => "return address in a register",
         Some(Rule::Frame { cfa, .. }) => match cfa {

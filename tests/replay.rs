@@ -125,7 +125,7 @@ fn walks_as_gdb_does_at_each_instruction() {
 }
 
 /// Functions of both stacks, leaf first, for a program whose symbols are all known.
-fn walked(session: &Session, row: &Row) -> Vec<String> {
+pub(crate) fn walked(session: &Session, row: &Row) -> Vec<String> {
     let name = |frame: &everflame::agent::bpf::UserFrame| {
         session.view.name(frame.code_address()).unwrap_or("?").to_owned()
     };
@@ -138,6 +138,8 @@ fn walks_arm64_programs_at_each_instruction() {
         ("records", &["-mbranch-protection=none"][..]),
         ("omitted", &["-fomit-frame-pointer", "-mbranch-protection=none"]),
         ("signed", &["-mbranch-protection=standard"]),
+        // Nothing describes the code, as in the kernel's code page.
+        ("undescribed", &["-fno-asynchronous-unwind-tables", "-fno-exceptions", "-mbranch-protection=none"]),
     ] {
         let Some(path) = frames_arm64(&format!("frames-arm64-{name}"), flags) else {
             cannot_run("arm64 programs", "no compiler for them (aarch64-linux-gnu-gcc) found");

@@ -241,6 +241,23 @@ pub(super) fn run(
     Ok(())
 }
 
+/// Where the code of an entry saves `register`, from its frame address; `None` when nowhere or at several places.
+pub(super) fn saved_at(program: &Program<'_>, register: u8) -> Option<i32> {
+    // One column is kept beside the frame pointer's: that of the return address, whichever register this is said to be.
+    let dialect = Dialect { return_register: u64::from(register), ..*program.dialect };
+    let initial = State { ra: Column::Unset, ..*program.initial };
+    let program = Program { dialect: &dialect, initial: &initial, range: program.range.clone(), ..*program };
+    let mut places = Vec::new();
+    let outcome = run(&program, &mut Vec::new(), |_, state| match state.ra {
+        Column::AtCfa(offset) if places.last() != Some(&offset) => places.push(offset),
+        _ => {}
+    });
+    match places[..] {
+        [place] if outcome.is_ok() => narrow(place).ok(),
+        _ => None,
+    }
+}
+
 struct Machine<'a> {
     state: State,
     initial: State,
@@ -392,7 +409,7 @@ impl<'a> Machine<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Dialect, Program, State, initial_state, run};
+    use super::{Dialect, Program, State, initial_state, run, saved_at};
     use crate::unwind::eh_frame::PointerEncoding;
     use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule};
 
@@ -428,6 +445,29 @@ mod tests {
 
     fn frame(cfa: CfaRule, fp: FpRule, ra: RaRule) -> Rule {
         Rule::Frame { cfa, fp, ra }
+    }
+
+    #[test]
+    fn tells_where_a_register_is_saved() {
+        let dialect = Dialect {
+            architecture: Architecture::X86_64,
+            code_alignment: 1,
+            data_alignment: -8,
+            return_register: 16,
+            encoding: PointerEncoding::ABSOLUTE,
+        };
+        let initial = initial_state(b"\x0c\x07\x08\x90\x01", &dialect).unwrap();
+        let saved = |instructions, register| {
+            let (dialect, initial) = (&dialect, &initial);
+            let program = Program { instructions, instructions_address: 0, dialect, initial, range: 0..256 };
+            saved_at(&program, register)
+        };
+        // push r13; push rbx; …; pop rbx; pop r13
+        let both =
+            b"\x42\x0e\x10\x8d\x02\x41\x0e\x18\x83\x03\x60\x0a\xc3\x0e\x10\x41\xcd\x0e\x08\x41\x0b\x41";
+        assert_eq!((saved(both, 3), saved(both, 13), saved(both, 12)), (Some(-24), Some(-16), None));
+        assert_eq!(saved(b"\x83\x03\x41\x83\x04\x41", 3), None);
+        assert_eq!(saved(b"\x83\x03\x41\x3f", 3), None);
     }
 
     #[test]

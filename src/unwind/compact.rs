@@ -3,17 +3,22 @@
 //! First every source adds the spans of code it can speak about, then each span is turned into rows in the order of
 //! addresses, so the table grows only at its end. Merging push/pop pairs would go into [`Table::push`].
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::cfi::{self, Program, State};
 use super::eh_frame::{Cies, Fde, Format, Section};
-use super::gopclntab::GoTable;
+use super::gopclntab::{CodeAt, GoTable};
+use super::kept_register::{Hanging, MAX_CALLS};
 use super::rows::{Row, Rule, Skipped, UnwindTable};
 use super::{Architecture, MAX_ENTRIES, MAX_ROWS, MAX_RULES};
 use crate::model::ElfAddr;
 
 /// Code without an entry inherits the rule before it up to this many bytes: padding between functions.
 const LARGEST_INHERITED_GAP: u32 = 15;
+
+/// Bytes of an entry that is read to learn where a called function saves a register. Real ones are some hundred bytes long.
+const MAX_CALLED_ENTRY: u32 = 1 << 16;
 
 /// Who speaks about a span. The smaller one wins where two do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,9 +249,11 @@ impl Spans {
         architecture: Architecture,
         frames: &[Frames<'_>],
         go: Option<&GoTable<'_>>,
+        code_at: CodeAt<'_>,
     ) -> UnwindTable {
         let mut table = Table::new(self.base, self.skipped);
         let mut remembered: Vec<State> = Vec::new();
+        let mut hanging = Vec::new();
         for (at, span) in self.list.iter().enumerate() {
             if table.is_full() {
                 table.skipped.over_limit += 1;
@@ -285,6 +292,7 @@ impl Spans {
                         });
                         if let Some(offset) = within(span, self.base, address) {
                             table.push(offset, rule);
+                            hanging.extend(Hanging::of(architecture, offset, span.end, rule));
                         }
                     });
                     if let Err(address) = outcome {
@@ -297,7 +305,52 @@ impl Spans {
                 table.push(span.end, Rule::Unknown);
             }
         }
+        table.insert(&self.rows_at_calls(&table, &hanging, frames, code_at));
         table.finish()
+    }
+
+    /// What holds during the calls that functions make whose frames hang on a register.
+    fn rows_at_calls(
+        &self,
+        table: &Table,
+        hanging: &[Hanging],
+        frames: &[Frames<'_>],
+        code_at: CodeAt<'_>,
+    ) -> Vec<(u32, Rule)> {
+        let mut rows = Vec::new();
+        // Entries may be long, and code may be nothing but calls.
+        let calls_left = Cell::new(MAX_CALLS);
+        for hanging in hanging.iter().filter(|hanging| table.rule_at(hanging.offset) == Some(hanging.rule)) {
+            if calls_left.get() == 0 {
+                break;
+            }
+            let end = table.next_row(hanging.offset).unwrap_or(u32::MAX).min(hanging.end);
+            let code = code_at(self.base + u64::from(hanging.offset), u64::from(end - hanging.offset));
+            let saved_at = |target: i64, register: u8| {
+                calls_left.set(calls_left.get().checked_sub(1)?);
+                self.saved_at(frames, u64::from(hanging.offset).checked_add_signed(target)?, register)
+            };
+            hanging
+                .calls(code, saved_at, |offset, rule| rows.extend((offset < end).then_some((offset, rule))));
+        }
+        rows
+    }
+
+    /// Where the function that begins so many bytes from the base saves a register, from its frame address.
+    fn saved_at(&self, frames: &[Frames<'_>], start: u64, register: u8) -> Option<i32> {
+        let start = u32::try_from(start).ok()?;
+        let at = self.list.binary_search_by_key(&start, |span| span.start).ok()?;
+        let Span { end, source: Source::Fde { section, cie, instructions, instructions_len }, .. } =
+            self.list[at]
+        else {
+            return None;
+        };
+        if instructions_len > MAX_CALLED_ENTRY {
+            return None;
+        }
+        let range = self.base + u64::from(start)..self.base + u64::from(end);
+        let program = frames.get(usize::from(section))?.program(cie, instructions, instructions_len, range);
+        cfi::saved_at(&program, register)
     }
 }
 
@@ -356,6 +409,33 @@ impl Table {
         if self.last != Some(rule) {
             self.rows.push(Row { offset, rule: number });
             self.last = Some(rule);
+        }
+    }
+
+    /// Position of the row that begins at `offset`.
+    fn row(&self, offset: u32) -> Option<usize> {
+        self.rows.binary_search_by_key(&offset, |row| row.offset).ok()
+    }
+
+    /// The rule of the row that begins at `offset`.
+    fn rule_at(&self, offset: u32) -> Option<Rule> {
+        self.row(offset).map(|at| self.rules[usize::from(self.rows[at].rule)])
+    }
+
+    /// Where the row behind that at `offset` begins.
+    fn next_row(&self, offset: u32) -> Option<u32> {
+        self.rows.get(self.row(offset)? + 1).map(|row| row.offset)
+    }
+
+    /// Adds a few rows between others.
+    fn insert(&mut self, rows: &[(u32, Rule)]) {
+        for &(offset, rule) in rows {
+            let at = self.rows.partition_point(|row| row.offset < offset);
+            let is_taken = self.rows.get(at).is_some_and(|row| row.offset == offset);
+            if !is_taken && self.rows.len() < MAX_ROWS {
+                let rule = self.number(rule);
+                self.rows.insert(at, Row { offset, rule });
+            }
         }
     }
 

@@ -55,7 +55,8 @@ pub fn from_elf_and_debug_file(bytes: &[u8], debug: Option<&[u8]>) -> Result<Unw
         spans.skipped.malformed += u64::from(table.len());
         go = None;
     }
-    if let Some(go) = &go {
+    if let Some(go) = &mut go {
+        go.read_runtime();
         for index in 0..go.len() {
             match go.range(index) {
                 Some(range) if range.is_empty() => {}
@@ -81,7 +82,7 @@ pub fn from_elf_and_debug_file(bytes: &[u8], debug: Option<&[u8]>) -> Result<Unw
         add_section(&mut spans, &mut frames, section, &file);
     }
     add_known_code(&mut spans, &file);
-    Ok(spans.into_table(file.architecture, &frames, go.as_ref()))
+    Ok(spans.into_table(file.architecture, &frames, go.as_ref(), &code_at))
 }
 
 /// Code that no entry of a file describes, by offsets in the file: what `from_elf` will read beyond tables, headers and

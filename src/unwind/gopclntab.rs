@@ -5,9 +5,9 @@
 
 use super::Architecture;
 use super::MAX_ENTRIES;
-use super::entry;
 use super::reader::Reader;
-use super::rows::{CfaRule, FpRule, RaRule, Rule};
+use super::rows::{CfaRule, FpRule, Goroutine, RaRule, Rule};
+use super::{entry, goroutine};
 
 const MAGIC_1_2: u32 = 0xffff_fffb;
 const MAGIC_1_16: u32 = 0xffff_fffa;
@@ -57,6 +57,8 @@ pub(super) struct GoTable<'a> {
     functions: u32,
     /// Address of entry offset 0; set by [`GoTable::locate_text`], 0 for versions with absolute addresses.
     text_start: u64,
+    /// The way from `morestack` to its goroutine; set by [`GoTable::read_runtime`].
+    goroutine: Option<Goroutine>,
     names: &'a [u8],
     values: &'a [u8],
     records: &'a [u8],
@@ -130,8 +132,18 @@ impl<'a> GoTable<'a> {
             return None;
         }
         let functions = functions as u32;
-        let table =
-            Self { version, architecture, quantum, functions, text_start, names, values, records, code_at };
+        let table = Self {
+            version,
+            architecture,
+            quantum,
+            functions,
+            text_start,
+            goroutine: None,
+            names,
+            values,
+            records,
+            code_at,
+        };
         table.map_entry(functions)?; // the end of the last function: so the whole map is there
         Some(table)
     }
@@ -210,6 +222,19 @@ impl<'a> GoTable<'a> {
             self.text_start = start;
         }
         found.is_some()
+    }
+
+    /// Reads off the runtime's code what rules need to know of it. The text must have been found.
+    pub(super) fn read_runtime(&mut self) {
+        let named = |wanted: &[u8]| {
+            let mut functions = (0..self.functions).filter_map(|index| self.function(index));
+            let function = functions.find(|function| plain_name(function) == wanted)?;
+            let len = function.end.saturating_sub(function.start).min(LOOKED_AT_BYTES);
+            Some((self.code_at)(function.start, len))
+        };
+        self.goroutine = named(b"runtime.systemstack")
+            .zip(named(b"runtime.morestack"))
+            .and_then(|(systemstack, morestack)| goroutine::find(self.architecture, systemstack, morestack));
     }
 
     /// Where some functions, spread over the whole text (C code may lie in between), build their frames: bytes from the
@@ -306,7 +331,7 @@ impl<'a> GoTable<'a> {
                 return Ok(());
             }
             Treatment::Exact
-            | Treatment::StopFrom(_)
+            | Treatment::EndFrom(..)
             | Treatment::Borrowed { .. }
             | Treatment::FramePointer => {}
         }
@@ -317,7 +342,7 @@ impl<'a> GoTable<'a> {
             Architecture::Aarch64 => 4,
         };
         let kept = if treatment == Treatment::FramePointer { self.kept_stack(&function, end) } else { None };
-        let exact_end = if let Treatment::StopFrom(address) = treatment { address } else { end };
+        let exact_end = if let Treatment::EndFrom(address, _) = treatment { address } else { end };
         let borrowed = if let Treatment::Borrowed { from, to } = treatment { from..to } else { end..end };
         let mut pointer_from = None;
         let mut moves = self.stack_moves(&function, exact_end).map_err(|Malformed| function.start)?;
@@ -354,8 +379,10 @@ impl<'a> GoTable<'a> {
             }
             known_to = moves.at;
         }
-        if exact_end < end {
-            row(exact_end, Rule::Stop);
+        if let Treatment::EndFrom(address, rule) = treatment
+            && address < end
+        {
+            row(address, rule);
         }
         Ok(())
     }
@@ -431,8 +458,7 @@ impl<'a> GoTable<'a> {
         if has_flags && flags & (FLAG_TOP_FRAME | FLAG_WRITES_SP | FLAG_ASSEMBLY) == 0 {
             return Treatment::Exact;
         }
-        let name = function.name.strip_suffix(b".abi0").unwrap_or(function.name);
-        let name = name.split(|&byte| byte == b'<').next().unwrap_or_default();
+        let name = plain_name(function);
         if name.starts_with(b"_rt0_") {
             return Treatment::Stop;
         }
@@ -440,11 +466,11 @@ impl<'a> GoTable<'a> {
             b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" => return Treatment::Stop,
             // Marked as topmost frame, but the kernel called it and its tables lead to the signal frame.
             b"runtime.sigtramp" | b"runtime.cgoSigtramp" => return Treatment::Exact,
-            b"runtime.mcall"
-            | b"runtime.morestack"
-            | b"runtime.switchToCrashStack0"
-            | b"runtime.gogo"
-            | b"gogo" => {
+            b"runtime.morestack" => {
+                let rule = self.goroutine.map_or(Rule::Stop, Rule::Goroutine);
+                return self.ends_at_stack_switch(function, end, rule);
+            }
+            b"runtime.mcall" | b"runtime.switchToCrashStack0" | b"runtime.gogo" | b"gogo" => {
                 return self.stop_from_stack_switch(function, end);
             }
             b"runtime.systemstack"
@@ -504,7 +530,13 @@ impl<'a> GoTable<'a> {
 
     /// Exact up to the instruction that loads another stack pointer: who called is unknown from there on.
     fn stop_from_stack_switch(&self, function: &Function<'a>, end: u64) -> Treatment {
-        self.stack_switches(function, end).next().map_or(Treatment::Exact, Treatment::StopFrom)
+        self.ends_at_stack_switch(function, end, Rule::Stop)
+    }
+
+    /// The same, and this rule from there on.
+    fn ends_at_stack_switch(&self, function: &Function<'a>, end: u64, rule: Rule) -> Treatment {
+        let switch = self.stack_switches(function, end).next();
+        switch.map_or(Treatment::Exact, |from| Treatment::EndFrom(from, rule))
     }
 
     /// Addresses within the instructions that load another stack pointer. The rows of the instruction itself still hold;
@@ -530,6 +562,12 @@ impl<'a> GoTable<'a> {
             .filter(move |&at| is_switch(&code[at..]))
             .map(move |at| start + at as u64 + 3)
     }
+}
+
+/// Its name without marks of the compiler for the way it is called.
+fn plain_name<'a>(function: &Function<'a>) -> &'a [u8] {
+    let name = function.name.strip_suffix(b".abi0").unwrap_or(function.name);
+    name.split(|&byte| byte == b'<').next().unwrap_or_default()
 }
 
 /// A stack table being read. Each step moves on by an instruction, so a table that many functions share costs each of
@@ -582,8 +620,8 @@ impl Iterator for StackMoves<'_> {
 enum Treatment {
     /// By its stack table.
     Exact,
-    /// By its stack table up to here.
-    StopFrom(u64),
+    /// By its stack table up to here, by one rule from there on.
+    EndFrom(u64, Rule),
     /// By its stack table, but between these through its caller's frame pointer.
     Borrowed {
         from: u64,

@@ -596,6 +596,35 @@ mod tests {
         assert_eq!(found, [(0, leaf), (4, framed), (8, by_pointer), (16, leaf)]);
     }
 
+    /// As the kernel's code page has them, which nothing describes: no frame, several ends, a system call as last resort.
+    #[test]
+    fn follows_arm64_leaves_with_signed_return_addresses() {
+        // paciasp; cmp w0, 15; b.hi last; ldr w7, [x3]; tbnz w7, 0, waits; add x4, sp, x4; mov w0, 0; autiasp; ret;
+        // last: mov x8, 113; svc 0; autiasp; ret; waits: yield; b back
+        let words = [
+            0xd503_233f_u32,
+            0x7100_3c1f,
+            0x5400_00e8,
+            0xb940_0067,
+            0x3700_0127,
+            0x8b24_63e4,
+            0x5280_0000,
+            0xd503_23bf,
+            0xd65f_03c0,
+            0xd280_0e28,
+            0xd400_0001,
+            0xd503_23bf,
+            0xd65f_03c0,
+            0xd503_203f,
+            0x17ff_fff5,
+        ];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut found = Vec::new();
+        rows(&code, 0x2d0, Architecture::Aarch64, |at, rule| found.push((at, rule)));
+        let leaf = Rule::Guess { cfa: CfaRule::Sp(0), fp: SAME, ra: RaRule::LinkRegister };
+        assert_eq!(found, [(0, leaf)]);
+    }
+
     #[test]
     fn frame_pointer_is_surer_than_counted_pushes() {
         // push rbp; mov rbp, rsp; mov r10, rsp; push [rbx] in a loop; call; mov rsp, rbp; pop rbp; ret

@@ -2,8 +2,9 @@
 //!
 //! Pure: no file is opened here, no clock, no allocation that a hostile size could steer. The caller maps the file
 //! and hands over its bytes; `agent::tables` brings rows to the kernel. Read in this order: `rows` (what comes out),
-//! `elf` (what goes in), `eh_frame` and `cfi` (DWARF call frame information), `gopclntab` (Go), `entry` (code that is
-//! known by its bytes), `guess` (rules read off code that nothing describes), `compact` (all of them to one sorted table), `step` (a rule executed, for tests and tools).
+//! `elf` (what goes in), `eh_frame` and `cfi` (DWARF call frame information), `kept_register` (frames that hang on other
+//! registers), `gopclntab` and `goroutine` (Go), `entry` (code that is known by its bytes), `guess` (rules read off code
+//! that nothing describes), `compact` (all of them to one sorted table), `step` (a rule executed, for tests and tools).
 
 mod aarch64;
 mod cfi;
@@ -13,8 +14,10 @@ mod elf;
 mod entry;
 mod expression;
 mod gopclntab;
+mod goroutine;
 mod guess;
 mod instructions;
+mod kept_register;
 mod reader;
 mod rows;
 mod step;
@@ -23,7 +26,7 @@ mod tests;
 mod x86_64;
 
 pub use elf::{from_elf, from_elf_and_debug_file, undescribed};
-pub use rows::{CfaRule, FpRule, RaRule, Row, Rule, Skipped, UnwindTable};
+pub use rows::{CfaRule, FpRule, Goroutine, RaRule, Row, Rule, Skipped, UnwindTable};
 pub use step::{Registers, Trouble, step};
 
 /// Rows of one table: 64 MiB at 8 bytes each. The largest known file (a browser with complete tables) has some 8 million.

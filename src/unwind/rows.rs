@@ -28,7 +28,8 @@ pub enum CfaRule {
         /// Added after it.
         add: i32,
     },
-    /// Another register + offset, DWARF numbering. Known for the sampled frame only.
+    /// Another register + offset, DWARF numbering. Known for the sampled frame; the kernel side believes it for the frame
+    /// above, as a guess, where it leads to a place not far up the stack.
     Register {
         /// DWARF register number.
         register: u8,
@@ -86,12 +87,29 @@ pub enum Rule {
     FramePointer,
     /// The same where the frame pointer is the caller's, which is passed over: Go's runtime before 1.21 on another stack.
     BorrowedFramePointer,
+    /// Go's `morestack` on the stack of the system: the goroutine that asked for more has its registers in its own record.
+    Goroutine(Goroutine),
     /// Signal trampoline: all registers lie in the signal frame.
     Signal,
     /// Outermost frame: nothing above.
     Stop,
     /// No information, or one that we cannot express.
     Unknown,
+}
+
+/// The way to the registers of the goroutine that Go's runtime works for, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Goroutine {
+    /// g of the thread, from its thread pointer. On arm64 it is in x28 and this is 0.
+    pub g: i32,
+    /// m in g.
+    pub m: u16,
+    /// The goroutine in m; zero there while none runs.
+    pub goroutine: u16,
+    /// Its stack pointer in it; its program counter follows.
+    pub saved: u16,
+    /// Its frame pointer in it.
+    pub saved_fp: u16,
 }
 
 impl Rule {

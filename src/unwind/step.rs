@@ -43,6 +43,9 @@ pub enum Trouble {
     /// A rule wants a register that is known for the interrupted frame only.
     #[error("register {0} is not known in this frame")]
     Register(u8),
+    /// The way leads through the thread's own memory, which whoever has a stack has not.
+    #[error("the goroutine's registers lie elsewhere in memory")]
+    Goroutine,
     /// The caller's stack would not lie above this frame's.
     #[error("stack pointer does not grow: {from:#x} to {to:#x}")]
     NotGrowing {
@@ -76,6 +79,7 @@ pub fn step(
             all: None,
             is_return_address: true,
         },
+        Rule::Goroutine(_) => return Err(Trouble::Goroutine),
         Rule::Signal => return interrupted(architecture, registers.sp, read).map(Some),
         Rule::Frame { cfa, fp, ra } | Rule::Guess { cfa, fp, ra } => {
             let cfa = frame_address(cfa, registers, read)?;

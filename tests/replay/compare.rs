@@ -28,6 +28,9 @@ use super::process::{Files, View};
 const MOST_THREADS: usize = 16;
 /// Memory above the stack pointer that is fetched of a process behind a remote target, bytes.
 const REMOTE_STACK_BYTES: u64 = 256 << 10;
+/// Other places of its memory that are fetched when a walk leads there, and bytes of each.
+const REMOTE_PLACES: usize = 16;
+const REMOTE_PLACE_BYTES: u64 = 8 << 10;
 /// How long a process may take to reach a function, or to come back from a call that is stepped over.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
 /// Bits of arm64 code pointers that hold a signature under 48-bit addresses, as QEMU has them.
@@ -295,7 +298,18 @@ impl Session {
             }
         }
         let sample = Sample { pid: self.pid, tid: gdb.tid, mode, registers };
-        let ours = self.modern.walk(&sample);
+        let mut ours = self.modern.walk(&sample);
+        if matches!(self.memory, Memory::Remote) {
+            for _ in 0..REMOTE_PLACES {
+                let Some(missing) = ours.unreadable.filter(|_| ours.end == "UnreadableStack") else { break };
+                let start = missing & !4095;
+                let more = self.gdb.memory(start, REMOTE_PLACE_BYTES)?;
+                for machine in [&mut self.modern, &mut self.legacy] {
+                    machine.add_memory(start, &more);
+                }
+                ours = self.modern.walk(&sample);
+            }
+        }
         let theirs = self.legacy.walk(&sample);
         let mut code = std::collections::HashMap::new();
         for pc in

@@ -11,7 +11,7 @@ import gdb
 
 LIMIT = 5000
 WORD = (1 << 64) - 1
-X86_64 = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss".split()
+X86_64 = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base".split()
 AARCH64 = [f"x{n}" for n in range(31)] + ["sp", "pc"]
 
 

@@ -62,6 +62,8 @@ pub(crate) struct Walk {
     pub(crate) kernel_frames: u64,
     /// Address and length of each successful read of user memory.
     pub(crate) reads: Vec<(u64, u64)>,
+    /// The last address that could not be read.
+    pub(crate) unreadable: Option<u64>,
     /// Counters of this one tick.
     pub(crate) counters: BTreeMap<String, u64>,
 }
@@ -212,6 +214,7 @@ fn decode(line: &str) -> Walk {
         skipped: number("skipped"),
         kernel_frames: number("kernel_frames"),
         reads: reads.collect(),
+        unreadable: Some(number("unreadable")).filter(|&address| address != 0),
         counters: counters.iter().map(|(name, count)| (name.clone(), count.as_u64().unwrap())).collect(),
     }
 }

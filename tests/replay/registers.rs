@@ -2,10 +2,10 @@
 
 use everflame::unwind::Architecture;
 
-/// `struct user_regs` of `bpf/core.h`, x86-64.
-const X86_64: [&str; 21] = [
+/// `struct user_regs` of `bpf/core.h`, x86-64; behind it what the kernel keeps elsewhere.
+const X86_64: [&str; 22] = [
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
-    "orig_rax", "rip", "cs", "eflags", "rsp", "ss",
+    "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base",
 ];
 /// The same of arm64 behind x0 to x30; the last word's lower half is the number of the system call.
 const AARCH64_OTHERS: [&str; 5] = ["sp", "pc", "pstate", "orig_x0", "syscallno"];

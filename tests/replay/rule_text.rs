@@ -1,11 +1,14 @@
 //! Unwind rules as text: `cfa=sp+16 fp=cfa-16 ra=cfa-8`, and back.
 
-use everflame::unwind::{CfaRule, FpRule, RaRule, Rule};
+use everflame::unwind::{CfaRule, FpRule, Goroutine, RaRule, Rule};
 
 /// One rule as text.
 pub(crate) fn print(rule: &Rule) -> String {
     if let Rule::Guess { cfa, fp, ra } = *rule {
         return format!("guess {}", print(&Rule::Frame { cfa, fp, ra }));
+    }
+    if let Rule::Goroutine(Goroutine { g, m, goroutine, saved, saved_fp }) = *rule {
+        return format!("goroutine g={g} m={m} goroutine={goroutine} saved={saved} fp={saved_fp}");
     }
     let Rule::Frame { cfa, fp, ra } = rule else {
         let word = match rule {
@@ -13,7 +16,7 @@ pub(crate) fn print(rule: &Rule) -> String {
             Rule::BorrowedFramePointer => "borrowed-frame-pointer",
             Rule::Signal => "signal",
             Rule::Stop => "stop",
-            Rule::Frame { .. } | Rule::Guess { .. } | Rule::Unknown => "unknown",
+            Rule::Frame { .. } | Rule::Guess { .. } | Rule::Goroutine(_) | Rule::Unknown => "unknown",
         };
         return word.to_owned();
     };
@@ -44,6 +47,18 @@ pub(crate) fn parse(text: &str) -> Rule {
     if let Some(guess) = text.strip_prefix("guess ") {
         let Rule::Frame { cfa, fp, ra } = parse(guess) else { panic!("rule {text:?}: no guess") };
         return Rule::Guess { cfa, fp, ra };
+    }
+    if let Some(offsets) = text.strip_prefix("goroutine ") {
+        let words: Vec<i32> = offsets
+            .split_whitespace()
+            .map(|word| word.split_once('=').and_then(|(_, number)| number.parse().ok()))
+            .map(|number| number.unwrap_or_else(|| panic!("rule {text:?}: a number is missing")))
+            .collect();
+        let [g, m, goroutine, saved, saved_fp] = words[..] else {
+            panic!("rule {text:?}: expected 5 offsets")
+        };
+        let [m, goroutine, saved, saved_fp] = [m, goroutine, saved, saved_fp].map(|offset| offset as u16);
+        return Rule::Goroutine(Goroutine { g, m, goroutine, saved, saved_fp });
     }
     match text {
         "frame-pointer" => return Rule::FramePointer,

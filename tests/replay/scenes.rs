@@ -326,6 +326,78 @@ fn record_all_x86_64() {
 
 #[test]
 #[ignore = "writes the committed cases"]
+fn record_lazy_binding() {
+    let omitted = frames("frames-omitted", &["-fomit-frame-pointer", "-Wl,-z,lazy"]).unwrap();
+    let mut process = Program::start(&omitted, &["plt"]);
+    let mut session = Session::attach(process.0.id()).unwrap();
+    session.gdb().run("tbreak *'getppid@plt'").unwrap();
+    process.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    session.gdb().run("continue").unwrap();
+    // Through the stubs into the resolver, and on into what it calls.
+    let caller = session.view.address("stubs").unwrap();
+    for _ in 0..2000 {
+        session.gdb().run("stepi").unwrap();
+        let row = session.look_at_current().unwrap();
+        let from_stub = row.ours.frames.iter().position(|frame| frame.address().abs_diff(caller) < 1 << 12);
+        if row.ours.end == "Complete" && row.verdict.is_right() && from_stub.is_some_and(|at| at >= 3) {
+            return write(
+                &mut session,
+                &row,
+                "x86_64-lazy-binding",
+                "The linker binds a function at its first call: the frame of its resolver hangs on rbx, which the function it calls has saved.",
+            );
+        }
+    }
+    panic!("no stack through the resolver");
+}
+
+#[test]
+#[ignore = "writes the committed cases"]
+fn record_go_growth() {
+    let go = go("stacks-go", "amd64").unwrap();
+    let mut session = Session::launch(&go, &[]).unwrap();
+    session.gdb().run("break runtime.copystack").unwrap();
+    for _ in 0..200 {
+        session.gdb().run("continue").unwrap();
+        let row = session.look_at_current().unwrap();
+        let names = super::walked(&session, &row);
+        if names.iter().filter(|name| *name == "main.deep").count() > 2 {
+            return write(
+                &mut session,
+                &row,
+                "x86_64-go-growth",
+                "A goroutine's stack grows: the runtime works on the system stack, where nothing leads back to the goroutine but its own record.",
+            );
+        }
+    }
+    panic!("no stack of a goroutine grew");
+}
+
+#[test]
+#[ignore = "writes the committed cases"]
+fn record_go_growth_arm64() {
+    let path = go("stacks-go-arm64", "arm64").unwrap();
+    let (_program, mut session) = arm64(&path, &[]).unwrap();
+    let address = session.view.address("runtime.copystack").unwrap();
+    session.gdb().run(&format!("break *{address:#x}")).unwrap();
+    for _ in 0..200 {
+        session.gdb().run("continue").unwrap();
+        let row = session.look_at_current().unwrap();
+        eprintln!("{row}");
+        if super::walked(&session, &row).iter().filter(|name| *name == "main.deep").count() > 2 {
+            return write(
+                &mut session,
+                &row,
+                "aarch64-go-growth",
+                "A goroutine's stack grows on arm64: g is a register of the sample, and the link register of the function that asked lies in the goroutine's record.",
+            );
+        }
+    }
+    panic!("no stack of a goroutine grew");
+}
+
+#[test]
+#[ignore = "writes the committed cases"]
 fn record_all_arm64() {
     let signed = &["-mbranch-protection=standard"][..];
     let plain = &["-mbranch-protection=none"][..];

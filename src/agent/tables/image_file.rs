@@ -134,7 +134,7 @@ impl Words<'_> {
         let [cfa_offset, fp_offset, ra_offset] =
             [self.u32()?, self.u32()?, self.u32()?].map(|word| word as i32);
         let rule = abi::Rule { cfa, fp, ra, slot, cfa_offset, fp_offset, ra_offset };
-        let known = u32::from(cfa) <= abi::CFA_POPS
+        let known = u32::from(cfa) <= abi::CFA_GOROUTINE
             && u32::from(fp) <= abi::FP_UNKNOWN
             && u32::from(ra) & !abi::RA_GUESS <= abi::RA_REGISTER;
         known.then_some(rule)

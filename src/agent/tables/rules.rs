@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Memory;
 use super::search::Found;
 use crate::agent::bpf::abi;
-use crate::unwind::{Architecture, CfaRule, FpRule, RaRule, Rule};
+use crate::unwind::{Architecture, CfaRule, FpRule, Goroutine, RaRule, Rule};
 
 /// The rule that says nothing: the kernel side then follows the frame pointer.
 pub(super) const UNKNOWN: u16 = 0;
@@ -120,6 +120,13 @@ pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi:
             Rule::BorrowedFramePointer => {
                 abi::Rule { ra: abi::RA_GUESS as u8, ..kind(abi::CFA_FRAME_POINTER) }
             }
+            Rule::Goroutine(goroutine) => abi::Rule {
+                slot: goroutine_slot(architecture),
+                cfa_offset: goroutine.g,
+                fp_offset: halves(goroutine.m, goroutine.goroutine),
+                ra_offset: halves(goroutine.saved, goroutine.saved_link_register()),
+                ..kind(abi::CFA_GOROUTINE)
+            },
             Rule::Signal => kind(abi::CFA_SIGNAL),
             Rule::Stop => kind(abi::CFA_STOP),
             Rule::Frame { .. } | Rule::Guess { .. } | Rule::Unknown => kind(abi::CFA_UNKNOWN),
@@ -174,6 +181,23 @@ pub(super) fn encode_for(architecture: Architecture, rule: &Rule) -> Option<abi:
     })
 }
 
+/// Slot of the register that holds Go's g; without one it lies in memory.
+fn goroutine_slot(architecture: Architecture) -> u8 {
+    match architecture {
+        Architecture::X86_64 => 0,
+        Architecture::Aarch64 => 28,
+    }
+}
+
+/// Two offsets in one word, and back.
+fn halves(low: u16, high: u16) -> i32 {
+    (u32::from(low) | u32::from(high) << 16) as i32
+}
+
+fn from_halves(word: i32) -> (u16, u16) {
+    (word as u16, (word as u32 >> 16) as u16)
+}
+
 /// [`encode`] the other way round.
 fn decode(rule: &abi::Rule) -> Option<Rule> {
     let is_guess = u32::from(rule.ra) & abi::RA_GUESS != 0;
@@ -189,6 +213,12 @@ fn decode(rule: &abi::Rule) -> Option<Rule> {
         abi::CFA_REGISTER => CfaRule::Register { register: register()?, offset },
         abi::CFA_FRAME_POINTER if is_guess => return Some(Rule::BorrowedFramePointer),
         abi::CFA_FRAME_POINTER => return Some(Rule::FramePointer),
+        abi::CFA_GOROUTINE => {
+            let (m, goroutine) = from_halves(rule.fp_offset);
+            let (saved, link_register) = from_halves(rule.ra_offset);
+            let saved_fp = link_register.checked_add(8)?;
+            return Some(Rule::Goroutine(Goroutine { g: offset, m, goroutine, saved, saved_fp }));
+        }
         abi::CFA_SIGNAL => return Some(Rule::Signal),
         abi::CFA_STOP => return Some(Rule::Stop),
         _ => return None,
@@ -228,7 +258,8 @@ mod tests {
         ];
         let frames = cfa.iter().flat_map(|cfa| fp.map(|fp| (*cfa, fp)));
         let frames = frames.map(|(cfa, fp)| Rule::Frame { cfa, fp, ra: RaRule::AtCfa(-8) });
-        let whole = [Rule::FramePointer, Rule::Signal, Rule::Stop];
+        let goroutine = Goroutine { g: -8, m: 48, goroutine: 0xb8, saved: 56, saved_fp: 96 };
+        let whole = [Rule::FramePointer, Rule::Signal, Rule::Stop, Rule::Goroutine(goroutine)];
         let popped = Rule::Frame { cfa: CfaRule::Sp(0), fp: FpRule::Unchanged, ra: RaRule::Register(5) };
         for rule in frames.chain(whole).chain([popped]) {
             assert_eq!(decode(&encode(&rule).unwrap()), Some(rule));

@@ -121,6 +121,7 @@ fn walk(
                     Ok(Some(caller)) if is_guess => (EndReason::NoRule, Some(caller)),
                     Ok(Some(caller)) => (EndReason::Complete, Some(caller)),
                     Err(Trouble::NoRule | Trouble::Register(_)) => return (EndReason::NoRule, pending),
+                    Err(Trouble::Goroutine) => return (EndReason::UnreadableStack, pending),
                     Err(Trouble::Memory(address)) => return (unreadable(copy, address), pending),
                     Err(Trouble::NotGrowing { .. }) => return (EndReason::NotGrowing, pending),
                 }

@@ -234,6 +234,25 @@ fn agrees_with_gimli_on_arm64_libraries() {
 }
 
 #[test]
+fn the_frame_of_the_lazy_binder_is_found_during_its_calls() {
+    let Ok(bytes) = std::fs::read("/lib64/ld-linux-x86-64.so.2") else { return };
+    let table = from_elf(&bytes).unwrap();
+    let rules: Vec<_> = table.rows.iter().map(|row| table.rules[usize::from(row.rule)]).collect();
+    let cfa = |rule: &Rule| if let Rule::Frame { cfa, .. } = rule { Some(*cfa) } else { None };
+    // One for each way of saving the processor's registers. rbx has the old stack pointer; the link map, the number of the
+    // function and the return address lie above what was saved there.
+    let calls: Vec<_> = rules
+        .windows(3)
+        .filter(|three| matches!(cfa(&three[1]), Some(CfaRule::DerefSp { offset: ..0, add: 32 })))
+        .collect();
+    assert!(calls.len() >= 2, "{} calls", calls.len());
+    for three in calls {
+        let by_register = Some(CfaRule::Register { register: 3, offset: 32 });
+        assert_eq!((cfa(&three[0]), cfa(&three[2])), (by_register, by_register));
+    }
+}
+
+#[test]
 fn agrees_with_gimli_on_the_vdso() {
     let Some(bytes) = vdso_image() else { return };
     compare(Path::new("[vdso]"), &bytes, &from_elf(&bytes).unwrap());

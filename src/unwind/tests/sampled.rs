@@ -94,6 +94,7 @@ fn walk_all(
             // Compilers do not say in epilogues that the frame pointer was popped: its slot is then right below the
             // stack pointer, in the red zone, where the kernel side can read it and perf does not copy it.
             Err(Trouble::Memory(address)) => (base - 128..base).contains(&address) || crosses(&names),
+            Err(Trouble::Goroutine) => true,
             _ => false,
         };
         if is_beyond {
@@ -151,11 +152,10 @@ fn walks_c_with_threads_signals_and_callbacks_without_frame_pointers() {
 }
 
 fn is_go_root(name: &str) -> bool {
-    const ROOTS: [&str; 9] = [
+    const ROOTS: [&str; 8] = [
         "runtime.goexit",
         "runtime.mstart",
         "runtime.mcall",
-        "runtime.morestack",
         "runtime.rt0_go",
         "runtime.gogo",
         "gogo",
@@ -224,6 +224,9 @@ fn walks_go_in_every_way_it_is_linked() {
         }
         walk_stopped(&at(name), twins).judge(&format!("{name}, stopped"));
         let bytes = std::fs::read(at(name)).unwrap();
+        let rules = from_elf(&bytes).unwrap().rules;
+        let ways = rules.iter().filter(|rule| matches!(rule, Rule::Goroutine(_))).count();
+        assert_eq!(ways, 1, "{name}: no way from morestack to the goroutine");
         if !name.starts_with("cgo") {
             // No C code: all but the stubs behind it is found without section headers too.
             let (with, without) =
@@ -264,7 +267,7 @@ fn walk_stopped(program: &Path, twins: HashMap<std::path::PathBuf, std::path::Pa
             let Some(registers) = stopped.registers(tid) else { continue };
             let stack = walker.walk(pid, registers, |address| stopped.read(address));
             // The rule wanted the frame pointer of the innermost frame.
-            if matches!(stack.end, Err(Trouble::Memory(..4096))) {
+            if matches!(stack.end, Err(Trouble::Memory(..4096) | Trouble::Goroutine)) {
                 tally.beyond += 1;
             } else {
                 let is_right = is_right_in_go(&stack.names());

@@ -79,12 +79,17 @@ static struct {
 	u32 bytes;
 } reads[MOST_READS];
 static u32 read_count;
+/* The last address that could not be read; 0 = none. */
+static u64 unreadable;
 
 /* The sampled thread. */
 enum { MODE_USER, MODE_KERNEL, MODE_KERNEL_THREAD };
 static struct walk_request {
 	u32 pid, tid, mode, kernel_frames;
 	u64 regs[USER_REGS_WORDS];
+#if defined(__TARGET_ARCH_x86)
+	u64 fs_base;
+#endif
 } request;
 
 static u8 output[sizeof(struct abi_trace_event) + ABI_FRAME_WORDS * sizeof(u64)];
@@ -171,8 +176,10 @@ long bpf_probe_read_user(void *to, u32 bytes, const void *from)
 	u64 address = (u64)from;
 
 	if (!read_recorded(to, bytes, address) &&
-	    (live < 0 || address >> 63 || pread(live, to, bytes, (off_t)address) != (ssize_t)bytes))
+	    (live < 0 || address >> 63 || pread(live, to, bytes, (off_t)address) != (ssize_t)bytes)) {
+		unreadable = address;
 		return -14;
+	}
 	if (read_count < MOST_READS) {
 		reads[read_count].address = address;
 		reads[read_count++].bytes = bytes;
@@ -285,7 +292,7 @@ static void print_result(void)
 	separator = "";
 	for (u32 i = 0; i < read_count; i++, separator = ",")
 		printf("%s[%llu,%u]", separator, reads[i].address, reads[i].bytes);
-	printf("],\"counters\":{");
+	printf("],\"unreadable\":%llu,\"counters\":{", unreadable);
 	separator = "";
 	for (u32 i = 0; i < COUNTER_COUNT; i++, separator = ",")
 		printf("%s\"%s\":%llu", separator, counter_names[i], the_counters.value[i]);
@@ -301,6 +308,9 @@ static void walk_once(void)
 	kernel.task.stack = kernel.stack;
 	kernel.task.mm = request.mode == MODE_KERNEL_THREAD ? 0 : &kernel.mm;
 	kernel.task.flags = request.mode == MODE_KERNEL_THREAD ? PF_KTHREAD : 0;
+#if defined(__TARGET_ARCH_x86)
+	kernel.task.thread.fsbase = request.fs_base;
+#endif
 	memcpy(kernel.stack + KERNEL_STACK_BYTES - sizeof(request.regs), request.regs, sizeof(request.regs));
 	if (request.mode == MODE_USER)
 		memcpy(&context, request.regs, sizeof(context) - 2 * sizeof(u64));
@@ -310,6 +320,7 @@ static void walk_once(void)
 #endif
 	output_bytes = 0;
 	read_count = 0;
+	unreadable = 0;
 	sample(&context);
 	print_result();
 }
