@@ -156,7 +156,9 @@ fn steps(captures: &[Vec<u8>], samples: u64, length: Duration) {
         }
     });
     let copies = cpu_of(length, || mapped.iter().for_each(|documents| drop(black_box(documents.clone()))));
-    row("leave out what is known, per event", &per_sample((with_copies - copies).max(0.0)), "");
+    // All of it with one of six locks held: what bounds the events a second of all cores together.
+    let locked = &per_sample((with_copies - copies).max(0.0));
+    row("leave out what is known (six locks in turn), per event", locked, "");
     for (name, shape) in [
         ("encode, per event", Shape::of(Generation::Classic)),
         (
@@ -297,24 +299,5 @@ fn together(captures: &[Vec<u8>], samples: u64, length: Duration) {
         &format!("{threads} threads at once, warm, per core"),
         &format!("{:.2} M/s", total / threads as f64),
         "≥ 0.5 M events/s per core",
-    );
-    // What many threads would wait for each other: the time with a lock held, per event of all.
-    let mapped: Vec<Documents> =
-        captures.iter().map(|bytes| documents(&decode(bytes).unwrap().batch).documents).collect();
-    let mut held = Duration::ZERO;
-    let rounds = 20;
-    for _ in 0..rounds {
-        for documents in &mapped {
-            let mut documents = documents.clone();
-            let start = Instant::now();
-            black_box(seen.retain_new(&mut documents, NOW));
-            held += start.elapsed();
-        }
-    }
-    let per_event = held.as_nanos() as f64 / f64::from(rounds) / samples as f64;
-    row(
-        "five locks held in turn, together",
-        &format!("{per_event:.0} ns"),
-        "1 s / events a second of all cores",
     );
 }

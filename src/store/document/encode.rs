@@ -23,6 +23,13 @@ pub fn frame_id(id: FrameId) -> String {
     URL_SAFE_NO_PAD.encode(id.to_bytes())
 }
 
+/// Appends what [`frame_id`] gives: long stacks have many.
+pub fn push_frame_id(out: &mut Vec<u8>, id: FrameId) {
+    let mut text = [0; 32];
+    URL_SAFE_NO_PAD.encode_slice(id.to_bytes(), &mut text).expect("24 bytes are 32 characters");
+    out.extend_from_slice(&text);
+}
+
 /// Inverse of [`frame_id`]; `None` when the text is anything else.
 #[must_use]
 pub fn parse_frame_id(text: &str) -> Option<FrameId> {
@@ -67,6 +74,9 @@ mod tests {
         let file = FileId::parse_hex("77efa716a912a49217445787329fd29a").unwrap();
         let frame = FrameId { file, address_or_line: 0xe51c };
         assert_eq!(frame_id(frame), "d--nFqkSpJIXRFeHMp_SmgAAAAAAAOUc");
+        let mut pushed = b"x".to_vec();
+        push_frame_id(&mut pushed, frame);
+        assert_eq!(pushed, b"xd--nFqkSpJIXRFeHMp_SmgAAAAAAAOUc");
         assert_eq!(parse_frame_id("d--nFqkSpJIXRFeHMp_SmgAAAAAAAOUc"), Some(frame));
         assert_eq!(parse_frame_id("d--n"), None);
         let file = FileId::parse_hex("600dcafe4a110000f2bf38c493f5fb92").unwrap();

@@ -53,7 +53,7 @@ pub(super) fn stack_trace(out: &mut Vec<u8>, shape: Shape, index: &str, stack: &
         push_raw(out, part);
     }
     for (id, _) in frames {
-        push_raw(out, &encode::frame_id(*id));
+        encode::push_frame_id(out, *id);
     }
     for part in ["\",\"", prefix, "frame.types\":"] {
         push_raw(out, part);
