@@ -77,8 +77,10 @@ fn check(licence: Licence) {
     cluster.set_up_by_elastic();
     let encoder = Encoder::new(Shape::of(Generation::Classic), 0);
     let (mut events, mut sampled) = (0, 0);
-    for documents in captured() {
-        let body = encoder.encode(&documents, NOW);
+    for (second, documents) in (0..).zip(captured()) {
+        // One host with the same facts each time: told apart by the time of writing.
+        let now = UnixNanos(NOW.0 + second * 1_000_000_000);
+        let body = encoder.encode(&documents, now);
         let first = send(&cluster, &body);
         assert!(
             first.keys().all(|(_, result)| matches!(
@@ -98,7 +100,7 @@ fn check(licence: Licence) {
         only(Kind::Executable, "noop", &again);
         only(Kind::QueuedFrame, "version_conflict_engine_exception", &again);
         // Encoded anew a week later: events are the same, executables move on.
-        let later = send(&cluster, &encoder.encode(&documents, UnixNanos(NOW.0 + WEEK)));
+        let later = send(&cluster, &encoder.encode(&documents, UnixNanos(now.0 + WEEK)));
         only(Kind::Event, "version_conflict_engine_exception", &later);
         assert!(later.contains_key(&(Kind::Executable, "updated".to_owned())), "{later:?}");
         let back = send(&cluster, &body);
@@ -107,7 +109,7 @@ fn check(licence: Licence) {
     assert_eq!(cluster.count("profiling-events-all"), events as u64);
     assert_eq!(cluster.count("profiling-events-5pow*"), sampled as u64);
     let executables = cluster.documents("profiling-executables");
-    assert!(executables.len() > 20);
+    assert!(executables.len() > 14);
     for hit in executables {
         // Flat as written, or nested as made up.
         let source = &hit["_source"];

@@ -92,7 +92,9 @@ impl<K: Eq + Hash + Clone> Known<K> {
     fn mark(&self, written: Vec<K>, now: UnixNanos) {
         if !written.is_empty() {
             let mut known = self.0.lock();
-            written.into_iter().for_each(|key| known.insert(key, now));
+            for key in written {
+                known.insert(key, now);
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Events<'d> {
 impl<'d> Events<'d> {
     pub(super) fn new(encoder: &'d Encoder, documents: &'d Documents) -> Self {
         let hash = identity::of_events(documents);
-        let first = documents.events.iter().flat_map(|event| event.times.first()).min();
+        let first = documents.events.iter().filter_map(|event| event.times.first()).min();
         Self {
             shape: encoder.shape,
             actions: &encoder.events,

@@ -96,13 +96,14 @@ impl Encoder {
 
     /// The same in pieces of about `part_bytes`: each ends with the item that reaches the size. A piece is made when it
     /// is asked for, so that the whole is never held.
+    #[must_use]
     pub fn parts<'d>(&'d self, documents: &'d Documents, now: UnixNanos, part_bytes: usize) -> Parts<'d> {
         Parts {
             encoder: self,
             documents,
             now,
             part_bytes,
-            lookup_time: documents.events.iter().flat_map(|event| event.times.first()).min().copied(),
+            lookup_time: documents.events.iter().filter_map(|event| event.times.first()).min().copied(),
             section: Section::StackTraces,
             at: 0,
             events: Events::new(self, documents),
