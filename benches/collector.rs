@@ -123,14 +123,22 @@ fn handle(bytes: &[u8], seen: &Seen, encoder: &Encoder) {
     seen.mark(fresh, NOW);
 }
 
+fn handle_all(captures: &[Vec<u8>], seen: &Seen, encoder: &Encoder) {
+    for bytes in captures {
+        handle(bytes, seen, encoder);
+    }
+}
+
 fn whole(captures: &[Vec<u8>], samples: u64, generation: Generation, length: Duration) {
     let encoder = Encoder::new(Shape::of(generation), 0);
     let seen = Seen::default();
     let warm = cpu_of(length, || {
-        captures.iter().for_each(|bytes| handle(bytes, &seen, &encoder));
+        handle_all(captures, &seen, &encoder);
     });
     let cold = cpu_of(length, || {
-        captures.iter().for_each(|bytes| handle(bytes, &Seen::default(), &encoder));
+        for bytes in captures {
+            handle(bytes, &Seen::default(), &encoder);
+        }
     });
     let name = format!("{generation:?}, bytes in to bytes out");
     row(&format!("{name}, warm"), &per_second(samples, warm), "≥ 0.5 M events/s per core");
@@ -255,7 +263,7 @@ fn sizes(captures: &[Vec<u8>]) {
 fn allocations(captures: &[Vec<u8>], samples: u64) {
     let encoder = Encoder::new(Shape::of(Generation::Classic), 0);
     let seen = Seen::default();
-    captures.iter().for_each(|bytes| handle(bytes, &seen, &encoder));
+    handle_all(captures, &seen, &encoder);
     let count = |work: &dyn Fn()| {
         ALLOCATIONS.store(0, Ordering::Relaxed);
         COUNTS.store(true, Ordering::Relaxed);
@@ -263,7 +271,7 @@ fn allocations(captures: &[Vec<u8>], samples: u64) {
         COUNTS.store(false, Ordering::Relaxed);
         format!("{:.2}", ALLOCATIONS.load(Ordering::Relaxed) as f64 / samples as f64)
     };
-    let all = count(&|| captures.iter().for_each(|bytes| handle(bytes, &seen, &encoder)));
+    let all = count(&|| handle_all(captures, &seen, &encoder));
     row("allocations per event, warm", &all, "");
     let decoding = count(&|| captures.iter().for_each(|bytes| drop(black_box(decode(bytes)))));
     row("  of these while decoding", &decoding, "");
@@ -287,7 +295,7 @@ fn together(captures: &[Vec<u8>], samples: u64, length: Duration) {
             .map(|_| {
                 scope.spawn(|| {
                     let ns = cpu_of(length, || {
-                        captures.iter().for_each(|bytes| handle(bytes, &seen, &encoder));
+                        handle_all(captures, &seen, &encoder);
                     });
                     samples as f64 / ns * 1e3
                 })

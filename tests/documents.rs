@@ -52,9 +52,8 @@ fn send(cluster: &Cluster, body: &BulkBody) -> BTreeMap<(Kind, String), usize> {
     for (item, sent) in items.iter().zip(&body.items) {
         let (_, item) = item.as_object().expect("an item").iter().next().expect("an action");
         let result = item["result"].as_str().or_else(|| item["error"]["type"].as_str()).expect("a result");
-        if item["status"].as_u64() >= Some(400) && item["status"] != 409 {
-            println!("{:?}: {item}", sent.kind);
-        }
+        let taken = item["status"].as_u64() < Some(300) || item["status"] == 409;
+        assert!(taken, "{:?}: {item}", sent.kind);
         // All down-sampled streams together.
         let kind = if let Kind::SampledEvent(_) = sent.kind { Kind::SampledEvent(1) } else { sent.kind };
         *results.entry((kind, result.to_owned())).or_default() += 1;
