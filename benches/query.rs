@@ -14,8 +14,8 @@ use everflame::model::{Dimension, FileId, FrameId, FrameKind, Selection, SourceL
 use everflame::net::HostGuard;
 use everflame::query::{Cancel, FunctionNames, Weights, flamegraph, functions};
 use everflame::store::{
-    FrameDetail, GroupCount, GroupedCount, Reader, Result, StackSet, StackTrie, StoreStatus, TimeGrid,
-    Timeline,
+    EventQuestion, EventSet, FrameDetail, GroupCount, GroupedCount, HostFacts, Reader, Result, StackSet,
+    StackTrie, StoreStatus, TimeGrid, Timeline,
 };
 use everflame::web::{PageOnly, Parts, WebState, router};
 use http::Request;
@@ -113,6 +113,12 @@ impl Reader for InMemory {
         Ok(ids.iter().map(|id| self.details[id].clone()).collect())
     }
     async fn values(&self, _: Dimension, _: &str, _: TimeRange, _: usize) -> Result<Vec<GroupCount>> {
+        Ok(Vec::new())
+    }
+    async fn events(&self, _: &EventQuestion) -> Result<EventSet> {
+        Ok(EventSet::default())
+    }
+    async fn hosts(&self, _: &[Arc<str>], _: TimeRange) -> Result<Vec<HostFacts>> {
         Ok(Vec::new())
     }
 }

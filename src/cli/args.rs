@@ -151,8 +151,11 @@ pub struct WebArgs {
     #[command(flatten)]
     pub server: ServerArgs,
     /// Directory of an embedded store that no other process uses
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "elasticsearch")]
     pub data_dir: Option<PathBuf>,
+    /// Show what this Elasticsearch holds; keys and certificates stand in output.elasticsearch of the file
+    #[arg(long, value_name = "URL")]
+    pub elasticsearch: Option<String>,
     /// Address to serve on [default: 127.0.0.1:8250]
     #[arg(long, value_name = "HOST:PORT")]
     pub web: Option<String>,

@@ -42,7 +42,7 @@ pub use symbolizer::SymbolizerSection;
 pub use tls::{
     ClientAuthentication, ClientTls, Curve, KeyPair, Offer, PemSource, Protocol, ServerTls, Verification,
 };
-pub use web::WebSection;
+pub use web::{PageSection, PageStore, WebSection};
 
 use overrides::Override;
 

@@ -12,6 +12,7 @@ pub mod kql;
 mod names;
 pub mod nearest;
 pub mod pipeline;
+pub mod profiling;
 pub mod sandwich;
 pub mod selection;
 #[cfg(test)]

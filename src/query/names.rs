@@ -68,7 +68,7 @@ pub struct Function {
     pub name: Arc<str>,
     /// Base name of the executable; empty when there is none.
     pub library: Arc<str>,
-    /// Source file where known, of the first frame that knows one.
+    /// Source file where known; the first by name where its frames know several (inlined and generic code has them).
     pub file: Arc<str>,
     /// Runtime, marker, root or group.
     pub kind: NodeKind,
@@ -161,7 +161,7 @@ impl FunctionNames {
                 key,
             });
             let file = &mut self.functions[function as usize].file;
-            if file.is_empty() {
+            if !line.file.is_empty() && (file.is_empty() || line.file < *file) {
                 file.clone_from(&line.file);
             }
             self.links.push(Link { function, line: line.line, inlined: self.links.len() > before });

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{AgentArgs, AllInOneArgs, ServerArgs, SetupArgs, WebArgs};
 use crate::config::{
-    AgentSection, AllInOneSection, CollectorSection, Environment, Layers, Problem, Problems, Section,
-    Settings, SetupSection, SymbolizerSection, resolve,
+    AgentSection, AllInOneSection, CollectorSection, Environment, Layers, PageSection, Problem, Problems,
+    Section, Settings, SetupSection, SymbolizerSection, resolve,
 };
 
 use super::Failure;
@@ -75,10 +75,11 @@ pub(super) fn all_in_one(args: &AllInOneArgs, is_root: bool) -> Result<Outcome<A
     finish(&settings, args.server.check)
 }
 
-/// Settings of the web role with the directory of its store.
-pub(super) fn web(args: &WebArgs, is_root: bool) -> Result<Outcome<AllInOneSection>, Failure> {
-    let settings =
-        store_and_page(&args.server, args.data_dir.as_deref(), args.web.as_deref(), is_root).settings();
+/// Settings of the web role with the store that it shows.
+pub(super) fn web(args: &WebArgs, is_root: bool) -> Result<Outcome<PageSection>, Failure> {
+    let settings = store_and_page(&args.server, args.data_dir.as_deref(), args.web.as_deref(), is_root)
+        .flag("--elasticsearch", "output.elasticsearch.hosts", args.elasticsearch.as_deref())
+        .settings();
     finish(&settings, args.server.check)
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::cli::{AgentArgs, AllInOneArgs, Role, ServerArgs, WebArgs};
 use crate::collector::{self, Ingest};
-use crate::config::{CollectorSection, OutputSection, SymbolizerSection};
+use crate::config::{CollectorSection, OutputSection, PageStore, SymbolizerSection};
 use crate::net::Shutdown;
+use crate::store::Reader;
 use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{self, LogStyle, Metrics};
 use crate::web::PageOnly;
@@ -77,7 +78,7 @@ pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
         let shutdown = Shutdown::new();
         let pages = pages.spawn(&shutdown);
         let task = Task::spawn("collector", shutdown.clone(), collector.serve(shutdown));
-        let ended = serve(task, &mut signals, store).await;
+        let ended = serve(task, &mut signals, Some(store)).await;
         for page in pages {
             page.stop().await;
         }
@@ -91,11 +92,17 @@ pub(super) fn web(args: &WebArgs) -> Result<(), Failure> {
     warnings.tell();
     lifecycle::runtime()?.block_on(async {
         let mut signals = StopSignals::register()?;
-        let store = stack::open_store(&section.store)?;
+        let (reader, embedded) = match &section.store {
+            PageStore::Embedded(store) => {
+                let store = stack::open_store(store)?;
+                (store.clone() as Arc<dyn Reader>, Some(store))
+            }
+            PageStore::Elasticsearch(output) => (stack::elastic_reader(output)?, None),
+        };
         let page = Page::bind(&section.web).await?;
         tracing::info!(page = page.url, "serving");
-        let task = page.spawn(&section.web, store.clone(), Arc::new(PageOnly), &Shutdown::new());
-        serve(task, &mut signals, store).await
+        let task = page.spawn(&section.web, reader, Arc::new(PageOnly), &Shutdown::new());
+        serve(task, &mut signals, embedded).await
     })
 }
 
@@ -106,8 +113,12 @@ pub(super) fn symbolizer(args: &ServerArgs) -> Result<(), Failure> {
     }
 }
 
-/// Runs one task over a store until a signal comes, then stops it and closes the store.
-async fn serve(mut task: Task, signals: &mut StopSignals, store: Arc<EmbeddedStore>) -> Result<(), Failure> {
+/// Runs one task over a store until a signal comes, then stops it and closes the store where it is ours to close.
+async fn serve(
+    mut task: Task,
+    signals: &mut StopSignals,
+    store: Option<Arc<EmbeddedStore>>,
+) -> Result<(), Failure> {
     let ended = tokio::select! {
         signal = signals.next() => { tracing::info!(signal, "stopping"); None }
         how = task.ended() => Some(how),
@@ -115,8 +126,10 @@ async fn serve(mut task: Task, signals: &mut StopSignals, store: Arc<EmbeddedSto
     if ended.is_none() {
         task.stop().await;
     }
-    let closing = tokio::task::spawn_blocking(move || store.close());
-    lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
+    if let Some(store) = store {
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        lifecycle::within("store", all_in_one::CLOSE_DEADLINE, closing).await;
+    }
     ended.map_or(Ok(()), |how| Err(anyhow::anyhow!(how).into()))
 }
 

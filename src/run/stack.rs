@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::collector::{self, Collector, Ingest};
-use crate::config::{CollectorSection, StoreSection, WebSection};
+use crate::config::{CollectorSection, ElasticsearchOutput, GenerationChoice, StoreSection, WebSection};
 use crate::model::UnixNanos;
 use crate::net::{HostGuard, Limits, Listener, Shutdown};
+use crate::store::elastic::{Client, ElasticReader, Generation};
 use crate::store::embedded::{EmbeddedStore, Settings};
 use crate::store::{Health, Reader};
 use crate::telemetry::Metrics;
@@ -46,6 +47,20 @@ pub(super) fn open_store(section: &StoreSection) -> Result<Arc<EmbeddedStore>, F
         let hint = error.hint();
         Failure::with_hint(error, hint)
     })
+}
+
+/// A reader over a cluster. Connects with the first question, so a cluster that is not there yet is no failure.
+pub(super) fn elastic_reader(output: &ElasticsearchOutput) -> Result<Arc<dyn Reader>, Failure> {
+    let client = Client::new(output).map_err(|error| {
+        let hint = error.hint();
+        Failure::with_hint(error, hint)
+    })?;
+    tracing::info!(elasticsearch = client.address(), "reading");
+    let generation = output.generation.map(|choice| match choice {
+        GenerationChoice::Classic => Generation::Classic,
+        GenerationChoice::Otel => Generation::Otel,
+    });
+    Ok(Arc::new(ElasticReader::new(Arc::new(client), generation)))
 }
 
 /// Sets damaged files aside and tells which.

@@ -72,6 +72,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The cluster that holds the data did not answer, or refused to.
+    #[error("{message}")]
+    Remote {
+        /// Which kind of failure.
+        kind: Remote,
+        /// Who was asked and what came back.
+        message: String,
+        /// What a person can do about it.
+        hint: Option<String>,
+    },
     /// The engine failed in a way that has no better name.
     #[error("{0}")]
     Engine(String),
@@ -81,7 +91,13 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing it.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. })
+        match self {
+            Self::DiskFull { .. } | Self::Overloaded { .. } | Self::Unavailable { .. } => true,
+            Self::Remote { kind, .. } => {
+                matches!(kind, Remote::Unreachable | Remote::Overloaded | Remote::Unhealthy)
+            }
+            _ => false,
+        }
     }
 
     /// What a person can do about it.
@@ -96,8 +112,28 @@ impl Error {
             Self::Corrupt { .. } => {
                 Some("start once with --repair (and the same --data-dir): it sets damaged files aside and keeps the rest".into())
             }
+            Self::Remote { hint, .. } => hint.clone(),
             Self::Version { .. } => Some("use a newer everflame or another --data-dir".into()),
             _ => None,
         }
     }
+}
+
+/// Kinds of failure of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remote {
+    /// Nobody answers.
+    Unreachable,
+    /// It wants to know who asks.
+    NoLogin,
+    /// This user or key may not do that.
+    Forbidden,
+    /// It has more to do than it can.
+    Overloaded,
+    /// A shard has no copy that answers, or an index is blocked.
+    Unhealthy,
+    /// The answer would have more buckets than the cluster allows.
+    TooManyBuckets,
+    /// Anything else that it did not accept.
+    Refused,
 }

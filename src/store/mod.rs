@@ -14,10 +14,10 @@ mod read;
 use async_trait::async_trait;
 
 pub use document::Documents;
-pub use error::{Error, Result};
+pub use error::{Error, Remote, Result};
 pub use read::{
-    FrameDetail, GroupCount, GroupedCount, Precision, Series, StackSet, StackTrie, StoreStatus, TimeGrid,
-    Timeline,
+    EventCount, EventFilter, EventKey, EventQuestion, EventSet, ForeignEvents, FrameDetail, GroupCount,
+    GroupedCount, HostFacts, Precision, Series, StackSet, StackTrie, StoreStatus, TimeGrid, Timeline,
 };
 
 use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
@@ -84,6 +84,22 @@ pub trait Reader: Send + Sync {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<GroupCount>>;
+
+    /// Events per stack and key, as the profiling interface of Elasticsearch tells them apart.
+    async fn events(&self, question: &EventQuestion) -> Result<EventSet>;
+
+    /// What is known of some hosts around a time; hosts that nobody told of are left out.
+    async fn hosts(&self, ids: &[std::sync::Arc<str>], range: TimeRange) -> Result<Vec<HostFacts>>;
+
+    /// Whether dropping the future of a question stops the work for it.
+    fn stops_when_dropped(&self) -> bool {
+        false
+    }
+
+    /// Whether questions may carry [`EventFilter::QueryDsl`].
+    fn speaks_query_dsl(&self) -> bool {
+        false
+    }
 }
 
 /// Native frames that wait for a name.

@@ -21,8 +21,8 @@ pub(super) enum ApiError {
     #[error("no such address: {path}")]
     NotFound { path: String, hint: Option<String> },
     /// The address answers other methods only.
-    #[error("expected GET, found {method}")]
-    WrongMethod { method: String },
+    #[error("expected {expected}, found {method}")]
+    WrongMethod { method: String, expected: &'static str },
     /// All workers are busy and stayed so.
     #[error("too many queries are running")]
     Busy,
@@ -54,6 +54,10 @@ impl ApiError {
                 | query::Error::UnknownField { .. }
                 | query::Error::Store(store::Error::TooMuch { .. }) => StatusCode::BAD_REQUEST,
                 query::Error::NoSuchFunction { .. } => StatusCode::NOT_FOUND,
+                query::Error::Store(store::Error::Remote {
+                    kind: store::Remote::Forbidden | store::Remote::NoLogin | store::Remote::Refused,
+                    ..
+                }) => StatusCode::BAD_GATEWAY,
                 query::Error::Store(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
                 query::Error::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
                 query::Error::BrokenTrie { .. } | query::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -98,6 +102,10 @@ impl IntoResponse for ApiError {
             tracing::error!(error = %self, "a query failed");
         }
         let body = ErrorDto { error: self.to_string(), hint: self.hint(), position: self.position() };
+        let allowed = match &self {
+            Self::WrongMethod { expected: "POST", .. } => "POST",
+            _ => "GET, HEAD",
+        };
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -107,7 +115,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+            headers.insert(header::ALLOW, http::HeaderValue::from_static(allowed));
         }
         response
     }

@@ -9,6 +9,7 @@ mod dto;
 mod encode;
 mod error;
 mod params;
+mod profiling;
 mod rim;
 mod roles;
 mod routes;
@@ -19,7 +20,7 @@ mod turn;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 pub use roles::{AgentStatus, CollectorStatus, Counter, PageOnly, RoleStatus};
 pub use service::service;
@@ -40,6 +41,8 @@ const ROUTES: [(&str, &[&str]); 7] = [
 /// All routes of the page.
 pub fn router(state: WebState) -> Router {
     let [openapi, status, fields, values, timeline, flamegraph, functions] = ROUTES.map(|(path, _)| path);
+    let [profiling_status, stack_traces, flame_graph, top_functions] =
+        profiling::ROUTES.map(|(path, _)| path);
     Router::new()
         .route(openapi, get(routes::openapi))
         .route(status, get(routes::status))
@@ -48,6 +51,10 @@ pub fn router(state: WebState) -> Router {
         .route(timeline, get(routes::samples_over_time))
         .route(flamegraph, get(routes::flamegraph))
         .route(functions, get(routes::functions))
+        .route(profiling_status, get(profiling::status))
+        .route(stack_traces, post(profiling::stack_traces))
+        .route(flame_graph, post(profiling::flame_graph))
+        .route(top_functions, post(profiling::top_functions))
         .fallback(routes::other)
         .method_not_allowed_fallback(routes::wrong_method)
         .layer(from_fn_with_state(state.clone(), rim::want_token))

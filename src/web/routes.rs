@@ -180,7 +180,7 @@ fn key(text: &str) -> Result<FunctionKey, ApiError> {
 /// Everything else: a file, a page, or a mistake.
 pub(super) async fn other(method: Method, uri: Uri, headers: HeaderMap) -> Answer {
     if method != Method::GET && method != Method::HEAD {
-        return Err(ApiError::WrongMethod { method: method.to_string() });
+        return Err(ApiError::WrongMethod { method: method.to_string(), expected: "GET" });
     }
     let path = uri.path();
     if path == "/api" || path.starts_with("/api/") {
@@ -191,7 +191,9 @@ pub(super) async fn other(method: Method, uri: Uri, headers: HeaderMap) -> Answe
     super::assets::serve(&uri, &headers)
 }
 
-/// A known address, asked in another way than by `GET`.
-pub(super) async fn wrong_method(method: Method) -> ApiError {
-    ApiError::WrongMethod { method: method.to_string() }
+/// A known address, asked in another way than it answers.
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let is_post = |(path, method): &(&str, &str)| *path == uri.path() && *method == "post";
+    let expected = if super::profiling::ROUTES.iter().any(is_post) { "POST" } else { "GET" };
+    ApiError::WrongMethod { method: method.to_string(), expected }
 }

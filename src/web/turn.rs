@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::model::{Dimension, FrameId, Selection, TimeRange};
-use crate::store::{FrameDetail, GroupCount, Reader, Result, StackSet, StoreStatus, TimeGrid, Timeline};
+use crate::store::{
+    EventQuestion, EventSet, FrameDetail, GroupCount, HostFacts, Reader, Result, StackSet, StoreStatus,
+    TimeGrid, Timeline,
+};
 
 /// A reader that keeps its turn until the last of its calls has ended.
 #[derive(Clone)]
@@ -24,12 +27,16 @@ impl Turn {
         Self { reader, permit: Arc::new(permit) }
     }
 
+    /// Asks in a task of its own, unless the store stops by itself when nobody waits any more.
     async fn run<T, F>(&self, ask: impl FnOnce(Arc<dyn Reader>) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let (question, permit) = (ask(self.reader.clone()), self.permit.clone());
+        if self.reader.stops_when_dropped() {
+            return question.await;
+        }
         let task = tokio::spawn(async move {
             let answer = question.await;
             drop(permit);
@@ -79,5 +86,23 @@ impl Reader for Turn {
     ) -> Result<Vec<GroupCount>> {
         let prefix = prefix.to_owned();
         self.run(move |reader| async move { reader.values(dimension, &prefix, range, limit).await }).await
+    }
+
+    async fn events(&self, question: &EventQuestion) -> Result<EventSet> {
+        let question = question.clone();
+        self.run(move |reader| async move { reader.events(&question).await }).await
+    }
+
+    async fn hosts(&self, ids: &[Arc<str>], range: TimeRange) -> Result<Vec<HostFacts>> {
+        let ids = ids.to_vec();
+        self.run(move |reader| async move { reader.hosts(&ids, range).await }).await
+    }
+
+    fn stops_when_dropped(&self) -> bool {
+        self.reader.stops_when_dropped()
+    }
+
+    fn speaks_query_dsl(&self) -> bool {
+        self.reader.speaks_query_dsl()
     }
 }

@@ -8,11 +8,14 @@
 mod accepted;
 #[path = "../cannot_run/mod.rs"]
 mod cannot_run;
+#[cfg(all(feature = "embedded", feature = "web"))]
+mod contract;
 mod documents;
 #[path = "../elasticsearch/mod.rs"]
 mod elasticsearch;
 mod generation;
 mod harness;
 mod program;
+mod reading;
 mod setup;
 mod sizing;

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { expectation, narrowed, quote } from "../../src/web/assets/filter_text.js";
 import { fit, shortenings, split } from "../../src/web/assets/flamegraph/labels.js";
-import { bytes, coreTime, money, percent, short, span, whole } from "../../src/web/assets/format.js";
+import { bytes, coreTime, errorBound, money, percent, share, short, span, whole } from "../../src/web/assets/format.js";
 import { balance, nameless } from "../../src/web/assets/sheets_math.js";
 import { DEFAULTS, parse, serialize } from "../../src/web/assets/state.js";
 import { instant, read, ticks, words } from "../../src/web/assets/time_range.js";
@@ -46,6 +46,17 @@ test("separators inside brackets do not split a name", () => {
   assert.deepEqual(split("a::b<c::d>::e(f::g)"), { segments: ["a", "b<c::d>", "e"], separators: ["::", "::"], parameters: "(f::g)" });
   assert.deepEqual(split("<T as core::fmt::Debug>::fmt").segments, ["<T as core::fmt::Debug>", "fmt"]);
   assert.deepEqual(split("operator delete(void*)").segments, ["operator delete(void*)"]);
+});
+
+test("estimates carry their bound, counts do not", () => {
+  /** @type {{exact: false, factor: number}} */
+  const fifth = { exact: false, factor: 5 };
+  assert.equal(errorBound(10_000, { exact: true }), 0);
+  // 1.96 * sqrt(10,000 * 4)
+  assert.equal(errorBound(10_000, fifth), 392);
+  assert.equal(plain(share(2_500, 10_000, { exact: true })), "25.0 %");
+  assert.equal(plain(share(2_500, 10_000, fifth)), "25.0 ± 1.7 %");
+  assert.equal(plain(share(10_000, 10_000, fifth)), "100.00 ± 0.00 %");
 });
 
 test("numbers read as in the examples of the design", () => {

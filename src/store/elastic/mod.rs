@@ -8,9 +8,11 @@ mod client;
 pub mod encode;
 pub mod generation;
 mod names;
+mod read;
 pub mod setup;
 
 pub use bulk_body::{BulkBody, Item, Kind};
 pub use client::{Answer, CallError, Cause, Client, ClientError, HostProblem, OLDEST, Server};
 pub use encode::{Encoder, Shape};
 pub use names::{Generation, LEVELS, Names};
+pub use read::{ElasticReader, ReadLimits};

@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::document::{Documents, StackFrame};
 use super::{
-    Error, FrameDetail, GroupCount, Health, PendingFile, Queue, Reader, Result, StackSet, StoreStatus,
-    TimeGrid, Timeline, Writer, Written,
+    Error, EventQuestion, EventSet, FrameDetail, GroupCount, Health, HostFacts, PendingFile, Queue, Reader,
+    Result, StackSet, StoreStatus, TimeGrid, Timeline, Writer, Written,
 };
 use crate::model::{Dimension, FileId, FrameId, Selection, TimeRange, UnixNanos, UnknownReason};
 use core::{Core, LogMarks, State};
@@ -200,6 +200,16 @@ impl Reader for EmbeddedStore {
     ) -> Result<Vec<GroupCount>> {
         let prefix = prefix.to_owned();
         self.ask(move |core| query::timeline::values(core, dimension, &prefix, range, limit)).await
+    }
+
+    async fn events(&self, question: &EventQuestion) -> Result<EventSet> {
+        let question = question.clone();
+        self.ask(move |core| query::events::events(core, &question)).await
+    }
+
+    async fn hosts(&self, ids: &[Arc<str>], _: TimeRange) -> Result<Vec<HostFacts>> {
+        let ids = ids.to_vec();
+        self.ask(move |core| query::events::hosts(core, &ids)).await
     }
 }
 

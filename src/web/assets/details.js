@@ -5,7 +5,7 @@ import { copyText, fill, h } from "./dom.js";
 import { css, isUnknown, kindColor, kindName, unknownColor } from "./flamegraph/colors.js";
 import { stackText } from "./flamegraph/export.js";
 import { pathTo, titleOf } from "./flamegraph/tree.js";
-import { coreTime, mass, money, percent, short, whole } from "./format.js";
+import { coreTime, errorBound, mass, money, share, short, whole } from "./format.js";
 import { theme } from "./theme.js";
 
 /**
@@ -89,8 +89,8 @@ export function showDetails(panel, subject, act) {
       "tr",
       {},
       h("th", { scope: "row", text: name }),
-      h("td", { text: percent(count / samples) }),
-      h("td", { text: short(count), title: `${whole(count)} samples` }),
+      h("td", { text: share(count, samples, totals.precision) }),
+      h("td", { text: short(count), title: `${whole(count)}${totals.precision.exact ? "" : ` ± ${whole(errorBound(count, totals.precision))}`} samples` }),
       h("td", { text: coreTime((totals.cpu_ns / samples) * count) }),
     );
   /** @param {string} name @param {string} value */

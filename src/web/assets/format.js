@@ -34,6 +34,24 @@ export function percent(share) {
   return `${p < 9.995 ? p.toFixed(2) : p.toFixed(1)}${NBSP}%`;
 }
 
+/**
+ * Half the width of the interval in which the true number lies in 95 of 100 cases: `docs/api.md`, `precision`. 0 where all were counted.
+ * @param {number} samples @param {import("./types.js").Precision} precision
+ */
+export function errorBound(samples, precision) {
+  return precision.exact ? 0 : 1.96 * Math.sqrt(Math.max(0, samples) * Math.max(0, precision.factor - 1));
+}
+
+/** `17.3 %`, with its bound where it is an estimate: `17.3 ± 0.4 %`. @param {number} samples @param {number} all @param {import("./types.js").Precision} precision */
+export function share(samples, all, precision) {
+  const of = Math.max(1, all);
+  if (precision.exact) return percent(samples / of);
+  // The deviation of a share is smaller than that of a count, for the whole varies with the part.
+  const bound = (errorBound(samples, precision) / of) * Math.sqrt(Math.max(0, 1 - samples / of)) * 100;
+  const digits = bound >= 9.95 ? 0 : bound >= 0.95 ? 1 : 2;
+  return `${((samples / of) * 100).toFixed(digits)} ± ${bound.toFixed(digits)}${NBSP}%`;
+}
+
 /** `12.3 kg`. @param {number} kilograms */
 export function mass(kilograms) {
   if (kilograms >= 1000) return `${three(kilograms / 1000)}${NBSP}t`;

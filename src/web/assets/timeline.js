@@ -3,7 +3,7 @@
 import { Channel, address } from "./api.js";
 import { listenBrush } from "./brush.js";
 import { context2d, fill, h, oncePerFrame, sizeCanvas } from "./dom.js";
-import { clock, coreTime, percent, short, span, stamp, utc, whole } from "./format.js";
+import { clock, coreTime, errorBound, percent, short, span, stamp, utc, whole } from "./format.js";
 import { onTheme, tokens } from "./theme.js";
 import { ticks } from "./time_range.js";
 
@@ -92,7 +92,11 @@ export class Timeline {
       h("span", { title: `${stamp(answer.from)} – ${stamp(answer.to)}\n${utc(answer.from)} – ${utc(answer.to)}`, text: `${span(answer.to - answer.from)}, ${span(answer.width)} a bar ·` }),
       answer.precision.exact
         ? h("span", { title: "Every stored sample in the range was counted.", text: "exact" })
-        : h("span", { class: "bound", title: "Counted in a down-sampled stream and scaled; small shares are uncertain.", text: `1 of ${short(answer.precision.factor)} samples counted` }),
+        : h("span", {
+            class: "bound",
+            title: "Counted in a part of the samples and scaled: in 95 of 100 cases the true number lies within the bound. Small shares are uncertain, and rare stacks may be missing.",
+            text: `± ${whole(errorBound(samples, answer.precision))} samples · 1 of ${short(answer.precision.factor)} counted`,
+          }),
     );
   }
 

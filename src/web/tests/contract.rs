@@ -22,13 +22,19 @@ fn every_route_and_parameter_is_in_the_document() {
     let document = document();
     let documented: BTreeSet<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    let served: BTreeSet<&str> = ROUTES.iter().map(|(path, _)| *path).chain(["/live", "/ready"]).collect();
+    let profiling = profiling::ROUTES.iter().map(|(path, _)| *path);
+    let served: BTreeSet<&str> =
+        ROUTES.iter().map(|(path, _)| *path).chain(profiling).chain(["/live", "/ready"]).collect();
     assert_eq!(documented, served);
     for (path, known) in ROUTES {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
         let names: Vec<&str> =
             parameters.iter().map(|p| resolve(&document, p)["name"].as_str().unwrap()).collect();
         assert_eq!(names, known, "{path}");
+    }
+    for (path, method) in profiling::ROUTES {
+        let methods: Vec<&String> = document["paths"][path].as_object().unwrap().keys().collect();
+        assert_eq!(methods, [method], "{path}");
     }
 }
 
@@ -44,6 +50,7 @@ fn every_route_is_in_the_page_of_the_contract() {
             );
         }
     }
+    assert!(profiling::ROUTES.iter().all(|(path, _)| page.contains(path)));
 }
 
 /// The part of JSON schema that the document uses; says where an answer differs.
@@ -112,6 +119,7 @@ async fn answers_have_the_documented_shape() {
         "/api/v1/flamegraph?max_nodes=4",
         &focus,
         "/api/v1/functions",
+        "/_profiling/status",
         "/live",
         "/ready",
     ] {

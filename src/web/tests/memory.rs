@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crate::model::{Dimension, Filter, FrameId, Selection, TimeRange, UnixNanos};
 use crate::query::testing;
 use crate::store::{
-    Error, FrameDetail, GroupCount, Reader, Result, Series, StackSet, StoreStatus, TimeGrid, Timeline,
+    Error, EventQuestion, EventSet, FrameDetail, GroupCount, HostFacts, Reader, Result, Series, StackSet,
+    StoreStatus, TimeGrid, Timeline,
 };
 use crate::web::{AgentStatus, CollectorStatus, Counter, RoleStatus};
 
@@ -79,6 +80,7 @@ impl Reader for MemoryReader {
                 to: UnixNanos::from_millis(1_763_733_999_000),
             }),
             refusing: None,
+            is_set_up: true,
         })
     }
 
@@ -151,6 +153,15 @@ impl Reader for MemoryReader {
         self.fail()?;
         let matching = self.groups().into_iter().filter(|group| group.value.starts_with(prefix));
         Ok(matching.take(limit).collect())
+    }
+
+    async fn events(&self, _: &EventQuestion) -> Result<EventSet> {
+        self.fail()?;
+        Ok(EventSet::default())
+    }
+
+    async fn hosts(&self, _: &[Arc<str>], _: TimeRange) -> Result<Vec<HostFacts>> {
+        Ok(Vec::new())
     }
 }
 

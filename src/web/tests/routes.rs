@@ -311,6 +311,11 @@ async fn the_filter_reaches_the_store() {
 
 #[tokio::test]
 async fn other_methods_are_refused() {
+    let get = send(parts(MemoryReader::scene()), request("/_profiling/flamegraph")).await;
+    assert_eq!(
+        (get.status(), &get.headers()[header::ALLOW]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
+    );
     for uri in ["/api/v1/status", "/flamegraph"] {
         let mut post = request(uri);
         *post.method_mut() = http::Method::POST;
@@ -407,4 +412,45 @@ async fn a_query_stops_when_its_connection_is_closed() {
     assert_eq!(frames_asked.load(Ordering::SeqCst), 1);
     shutdown.cancel();
     serving.await.unwrap();
+}
+
+async fn ask_profiling(path: &str, text: &str) -> (StatusCode, serde_json::Value) {
+    let mut post = request(path);
+    *post.method_mut() = http::Method::POST;
+    *post.body_mut() = Body::from(text.to_owned());
+    let (status, _, bytes) = body(send(parts(MemoryReader::scene()), post).await).await;
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn the_profiling_interface_answers_nothing_with_its_empty_shapes() {
+    let (status, graph) = ask_profiling("/_profiling/flamegraph", "{}").await;
+    assert_eq!(
+        (status, &graph["Size"], &graph["Edges"]),
+        (StatusCode::OK, &1.into(), &serde_json::json!([[]]))
+    );
+    let (status, functions) = ask_profiling("/_profiling/topn/functions", "{}").await;
+    assert_eq!((status, &functions["topn"]), (StatusCode::OK, &serde_json::json!([])));
+    let (status, stacks) = ask_profiling("/_profiling/stacktraces", "{}").await;
+    assert_eq!((status, stacks.get("stack_traces")), (StatusCode::OK, None));
+}
+
+#[tokio::test]
+async fn the_profiling_interface_refuses_with_the_words_of_elasticsearch() {
+    let (status, json) = ask_profiling("/_profiling/flamegraph", r#"{"sample_size": 0}"#).await;
+    let reason = "Validation Failed: 1: [sample_size] must be greater than 0, got: 0;";
+    let kind = "action_request_validation_exception";
+    let root = serde_json::json!({ "type": kind, "reason": reason });
+    let error = serde_json::json!({ "root_cause": [root], "type": kind, "reason": reason });
+    assert_eq!(
+        (status, json),
+        (StatusCode::BAD_REQUEST, serde_json::json!({ "error": error, "status": 400 }))
+    );
+    let query = r#"{"query": {"query_string": {"query": "a"}}}"#;
+    let (status, json) = ask_profiling("/_profiling/stacktraces", query).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        json["error"]["reason"].as_str().unwrap().contains("query [query_string] is not supported"),
+        "{json}"
+    );
 }

@@ -274,11 +274,24 @@ fn judge(host: &str, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Re
         });
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
+    let error = root_of(error);
     let reason = text(&error["reason"]).or_else(|| text(error)).unwrap_or_else(|| shown(&body));
     let kind = text(&error["type"]).unwrap_or_default();
     let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = seconds.map(Duration::from_secs);
     Err(CallError::Refused { host, status: status.as_u16(), kind, reason, retry_after })
+}
+
+/// The failure of a shard that made a search fail; the failure of the search itself says next to nothing.
+fn root_of(error: &Value) -> &Value {
+    if error["type"] != "search_phase_execution_exception" {
+        return error;
+    }
+    let mut caused_by = &error["caused_by"];
+    while caused_by["caused_by"].is_object() {
+        caused_by = &caused_by["caused_by"];
+    }
+    [&error["root_cause"][0], caused_by].into_iter().find(|cause| cause["type"].is_string()).unwrap_or(error)
 }
 
 /// Calls that do the same when they are carried out twice. Bulk items of ours carry their identifiers.

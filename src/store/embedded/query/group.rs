@@ -19,6 +19,8 @@ pub(super) enum Grouping {
     Pid,
     /// By its thread: the group is the tid.
     Tid,
+    /// By resource and thread name: resource × number of thread names + number of the name.
+    ResourceAndThread(u32),
 }
 
 /// A grouping and the texts of its groups.
@@ -58,11 +60,18 @@ impl Groups {
         }
     }
 
+    /// Prepares to tell resources and thread names apart; `None` when there are more pairs than numbers.
+    pub(super) fn resources_and_threads(d: &Dictionaries) -> Option<Self> {
+        let threads = u32::try_from(d.threads.len().max(1)).ok()?;
+        u32::try_from(d.resources.len()).ok()?.checked_mul(threads)?;
+        Some(Self { grouping: Grouping::ResourceAndThread(threads), names: Arc::new([]) })
+    }
+
     /// Columns needed beside the resource.
     pub(super) fn fields(&self) -> Fields {
         match self.grouping {
             Grouping::Resource(_) => Fields::default(),
-            Grouping::Thread => Fields::THREAD,
+            Grouping::Thread | Grouping::ResourceAndThread(_) => Fields::THREAD,
             Grouping::Pid => Fields::PID,
             Grouping::Tid => Fields::TID,
         }
@@ -82,7 +91,7 @@ impl Grouping {
     pub(super) fn column<'b>(&self, batch: &Batch<'b>) -> &'b [i32] {
         match self {
             Self::Resource(_) => &[],
-            Self::Thread => batch.thread,
+            Self::Thread | Self::ResourceAndThread(_) => batch.thread,
             Self::Pid => batch.pid,
             Self::Tid => batch.tid,
         }
@@ -92,6 +101,9 @@ impl Grouping {
     pub(super) fn group(&self, resource: i32, value: i32) -> u32 {
         match self {
             Self::Resource(groups) => groups.get(resource as usize).copied().unwrap_or(0),
+            Self::ResourceAndThread(threads) => {
+                (resource as u32).wrapping_mul(*threads).wrapping_add(value as u32)
+            }
             _ => value as u32,
         }
     }

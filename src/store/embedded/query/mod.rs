@@ -3,6 +3,7 @@
 //! Reads a [`super::core::Snapshot`] and never waits for writers. Exact: every stored sample of the selection is counted
 //! once, from sums where these say the same.
 
+pub(super) mod events;
 mod filter;
 mod group;
 mod plan;
@@ -93,5 +94,6 @@ pub(super) fn status(core: &Core) -> StoreStatus {
         // Half open: the last sample lies inside.
         extent: extent.map(|(min, max)| TimeRange { from: nanos(min), to: nanos(max.saturating_add(1)) }),
         refusing: core.refusing.lock().clone(),
+        is_set_up: true,
     }
 }

@@ -27,12 +27,7 @@ pub(in super::super) fn stacks(
     };
     let fields = Fields::STACK.with(groups.fields());
     let plan = Plan::stacks(&snapshot, Window::of(selection.range), &filter, fields)?;
-    let new = || Counter {
-        grouping: groups.grouping.clone(),
-        counts: StackCounts::new(stacks),
-        per_resource: PerResource::new(resources),
-        damaged: false,
-    };
+    let new = || Counter::new(groups.grouping.clone(), stacks, resources);
     let mut counter = plan.run(core.settings.threads, Fields::default(), new)?;
     if counter.damaged {
         return Err(damaged(core));
@@ -76,10 +71,10 @@ pub(in super::super) fn stacks(
 /// Samples per (group, stack). The first group of a stack has a place in an array, further ones are in a map: most
 /// stacks belong to one executable.
 #[derive(Debug)]
-struct StackCounts {
+pub(super) struct StackCounts {
     /// Samples and group of each stack, beside each other because they are always used together.
     places: Vec<[u64; 2]>,
-    touched: Vec<u32>,
+    pub(super) touched: Vec<u32>,
     more: HashMap<(u32, u32), u64>,
 }
 
@@ -107,7 +102,7 @@ impl StackCounts {
 
     /// Puts the touched stacks in ascending order: everything that is looked up by stack, node or frame number then is
     /// read nearly in sequence, which for millions of stacks is most of the time.
-    fn order(&mut self) {
+    pub(super) fn order(&mut self) {
         if self.touched.len() * 16 > self.places.len() {
             self.touched.clear();
             let touched = self.places.iter().enumerate().filter(|(_, [samples, _])| *samples > 0);
@@ -118,7 +113,7 @@ impl StackCounts {
     }
 
     /// Group, stack and samples of each pair.
-    fn all(&self) -> impl Iterator<Item = (u32, u32, u64)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, u32, u64)> {
         let first = self.touched.iter().map(|&stack| {
             let [samples, group] = self.places[stack as usize];
             (group as u32, stack, samples)
@@ -127,14 +122,23 @@ impl StackCounts {
     }
 }
 
-struct Counter {
+pub(super) struct Counter {
     grouping: Grouping,
-    counts: StackCounts,
+    pub(super) counts: StackCounts,
     per_resource: PerResource,
-    damaged: bool,
+    pub(super) damaged: bool,
 }
 
 impl Counter {
+    pub(super) fn new(grouping: Grouping, stacks: usize, resources: usize) -> Self {
+        Self {
+            grouping,
+            counts: StackCounts::new(stacks),
+            per_resource: PerResource::new(resources),
+            damaged: false,
+        }
+    }
+
     /// Adds up runs of rows with the same resource, stack and group.
     #[inline]
     fn add_runs(&mut self, batch: &Batch<'_>, weights: Option<&[i32]>, value: impl Fn(usize) -> i32) {
@@ -182,32 +186,8 @@ impl Sink for Counter {
 /// The nodes above the counted stacks, renumbered in the same order, and the counts at their new leaves. The groups
 /// keep their numbers.
 fn prune(d: &Dictionaries, counts: &StackCounts) -> (StackTrie, Vec<GroupedCount>) {
-    let nodes = d.nodes.values();
     let leaf = |stack: u32| d.stack_node.get(stack as usize).copied().unwrap_or(ROOT);
-    let used = UsedNodes::new(nodes, counts.touched.iter().map(|stack| leaf(*stack)));
-
-    let mut trie = StackTrie {
-        parent: Vec::with_capacity(used.len()),
-        frame: Vec::with_capacity(used.len()),
-        frames: Vec::new(),
-    };
-    // New number of each frame plus one, 0 = none yet.
-    let mut frames = vec![0u32; d.frames.len()];
-    used.each(|node| {
-        let (parent, frame) = nodes[node as usize];
-        trie.parent.push(used.number(parent));
-        let frame = match frames.get_mut(frame as usize) {
-            None => 0,
-            Some(new) => {
-                if *new == 0 {
-                    trie.frames.push(d.frames.values()[frame as usize]);
-                    *new = trie.frames.len() as u32;
-                }
-                *new - 1
-            }
-        };
-        trie.frame.push(frame);
-    });
+    let (trie, used) = cut(d, counts);
 
     // Several stacks share a leaf when their frames are unknown, or when a sender has its own way to number stacks.
     let mut seen = vec![false; used.len()];
@@ -235,8 +215,38 @@ fn prune(d: &Dictionaries, counts: &StackCounts) -> (StackTrie, Vec<GroupedCount
     (trie, out)
 }
 
+/// The nodes above the counted stacks as a trie, and their new numbers.
+pub(super) fn cut(d: &Dictionaries, counts: &StackCounts) -> (StackTrie, UsedNodes) {
+    let nodes = d.nodes.values();
+    let leaf = |stack: u32| d.stack_node.get(stack as usize).copied().unwrap_or(ROOT);
+    let used = UsedNodes::new(nodes, counts.touched.iter().map(|stack| leaf(*stack)));
+    let mut trie = StackTrie {
+        parent: Vec::with_capacity(used.len()),
+        frame: Vec::with_capacity(used.len()),
+        frames: Vec::new(),
+    };
+    // New number of each frame plus one, 0 = none yet.
+    let mut frames = vec![0u32; d.frames.len()];
+    used.each(|node| {
+        let (parent, frame) = nodes[node as usize];
+        trie.parent.push(used.number(parent));
+        let frame = match frames.get_mut(frame as usize) {
+            None => 0,
+            Some(new) => {
+                if *new == 0 {
+                    trie.frames.push(d.frames.values()[frame as usize]);
+                    *new = trie.frames.len() as u32;
+                }
+                *new - 1
+            }
+        };
+        trie.frame.push(frame);
+    });
+    (trie, used)
+}
+
 /// Some leaves and all nodes above them, as bits, with their new numbers: their ranks.
-struct UsedNodes {
+pub(super) struct UsedNodes {
     words: Vec<u64>,
     /// Nodes in all words before.
     before: Vec<u32>,
@@ -294,7 +304,7 @@ impl UsedNodes {
 
     /// New number of a used node.
     #[inline]
-    fn number(&self, node: u32) -> u32 {
+    pub(super) fn number(&self, node: u32) -> u32 {
         let word = node as usize / 64;
         self.before[word] + (self.words[word] & ((1u64 << (node % 64)) - 1)).count_ones()
     }

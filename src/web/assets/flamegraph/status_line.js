@@ -2,7 +2,7 @@
 
 import { place, whyUnknown } from "../details.js";
 import { fill, h } from "../dom.js";
-import { coreTime, percent, short, whole } from "../format.js";
+import { coreTime, percent, share, short, whole } from "../format.js";
 import { theme } from "../theme.js";
 import { FOLDED, titleOf } from "./tree.js";
 import { KINDS, css, isUnknown, unknownColor } from "./colors.js";
@@ -64,8 +64,8 @@ export function showBox(line, tree, functions, pick, totals) {
     functions.library(f) !== "" && h("span", { class: "code faint", text: functions.library(f) }),
     why !== "" && h("span", { class: "faint line-why", text: why }),
     h("span", { class: "grow" }),
-    h("span", { class: "line-number" }, h("span", { class: "faint", text: "self " }), `${percent(self / samples)} (${short(self)})`),
-    h("span", { class: "line-number" }, h("span", { class: "faint", text: "total " }), `${percent(total / samples)} (${short(total)}, ${coreTime(total * nsPerSample)})`),
+    h("span", { class: "line-number" }, h("span", { class: "faint", text: "self " }), `${share(self, samples, totals.precision)} (${short(self)})`),
+    h("span", { class: "line-number" }, h("span", { class: "faint", text: "total " }), `${share(total, samples, totals.precision)} (${short(total)}, ${coreTime(total * nsPerSample)})`),
   );
 }
 
