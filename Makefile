@@ -67,6 +67,7 @@ bench: setup ## Figures beside their budgets (root; STORE_HOURS=3 for a short on
 	$(CARGO) bench --locked --profile profiling --bench collector
 	EVERFLAME_STORE_HOURS=$(STORE_HOURS) EVERFLAME_STORE_SET=A $(CARGO) bench --locked --profile profiling --bench store
 	EVERFLAME_STORE_HOURS=24 EVERFLAME_STORE_SET=B $(CARGO) bench --locked --profile profiling --bench store
+	EVERFLAME_BENCH_MINUTES=10 $(CARGO) bench --locked --profile profiling --bench output
 
 # CPU time sampled of each program of the matrix, and of each one of known shares.
 SECONDS_EACH  ?= 5

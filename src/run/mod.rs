@@ -6,6 +6,8 @@ mod agent_part;
 #[cfg(feature = "agent")]
 mod agent_role;
 mod all_in_one;
+#[cfg(feature = "elastic")]
+mod elastic_output;
 mod failure;
 mod lifecycle;
 mod metrics_pages;

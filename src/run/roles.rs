@@ -53,12 +53,16 @@ pub(super) fn collector(args: &ServerArgs) -> Result<(), Failure> {
     let Outcome::Run(section, warnings) = outcome else { return Ok(()) };
     telemetry::init(LogStyle::Server, section.verbose);
     warnings.tell();
-    let OutputSection::Embedded(output) = &section.output else {
-        return Err(Failure::Usage(
-            "error: output.elasticsearch: writing to Elasticsearch is not built yet\n\
-             hint: store on this machine with -E output.embedded.data_dir=/var/lib/everflame (and no output.elasticsearch)"
-                .into(),
-        ));
+    let output = match &section.output {
+        OutputSection::Embedded(output) => output,
+        #[cfg(feature = "elastic")]
+        OutputSection::Elasticsearch(output) => {
+            return lifecycle::runtime()?.block_on(super::elastic_output::collector(&section, output));
+        }
+        #[cfg(not(feature = "elastic"))]
+        OutputSection::Elasticsearch(_) => {
+            return Err(Failure::Usage("error: this program was built without Elasticsearch".into()));
+        }
     };
     lifecycle::runtime()?.block_on(async {
         let mut signals = StopSignals::register()?;

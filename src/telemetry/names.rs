@@ -42,6 +42,24 @@ pub enum Metric {
     BulkFailures,
     /// Documents written, by `index`.
     DocumentsWritten,
+    /// Bulk requests to Elasticsearch that were answered.
+    BulkRequests,
+    /// Bytes of bulk requests.
+    BulkBytes,
+    /// Documents sent again.
+    DocumentsRetried,
+    /// Documents that were there already.
+    DocumentsAlreadyThere,
+    /// Documents that Elasticsearch will never take, by `kind` and `error`.
+    DocumentsRejected,
+    /// Batches that the output did not take, by `reason`.
+    OutputRefused,
+    /// Bytes in the disk queue.
+    QueueBytes,
+    /// Batches that went to the disk queue.
+    QueueBatches,
+    /// Records of the disk queue that could not be read any more.
+    QueueDamaged,
     /// Exports, by `outcome`.
     CollectorBatches,
     /// Senders refused, by `reason`.
@@ -73,7 +91,7 @@ type Row = (&'static str, Shape, &'static str);
 
 impl Metric {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 35] = [
         Self::ProcessCpuSeconds,
         Self::ProcessResidentBytes,
         Self::ProcessVirtualBytes,
@@ -88,6 +106,15 @@ impl Metric {
         Self::HttpHandled,
         Self::BulkFailures,
         Self::DocumentsWritten,
+        Self::BulkRequests,
+        Self::BulkBytes,
+        Self::DocumentsRetried,
+        Self::DocumentsAlreadyThere,
+        Self::DocumentsRejected,
+        Self::OutputRefused,
+        Self::QueueBytes,
+        Self::QueueBatches,
+        Self::QueueDamaged,
         Self::CollectorBatches,
         Self::CollectorRefusedRequests,
         Self::CollectorSamplesReceived,
@@ -141,6 +168,45 @@ impl Metric {
                 "collection_agent.indexing.document_count",
                 Counter,
                 "Documents written to Elasticsearch, by index",
+            ),
+            Self::BulkRequests => (
+                "everflame_elasticsearch_bulk_requests_total",
+                Counter,
+                "Bulk requests that Elasticsearch has answered",
+            ),
+            Self::BulkBytes => (
+                "everflame_elasticsearch_bulk_bytes_total",
+                Counter,
+                "Bytes of bulk requests before compression, repeats included",
+            ),
+            Self::DocumentsRetried => (
+                "everflame_elasticsearch_documents_retried_total",
+                Counter,
+                "Documents sent again, each time",
+            ),
+            Self::DocumentsAlreadyThere => (
+                "everflame_elasticsearch_documents_already_there_total",
+                Counter,
+                "Documents found to be in Elasticsearch already",
+            ),
+            Self::DocumentsRejected => (
+                "everflame_elasticsearch_documents_rejected_total",
+                Counter,
+                "Documents that Elasticsearch will never take, by kind and error; they are lost",
+            ),
+            Self::OutputRefused => (
+                "everflame_elasticsearch_batches_refused_total",
+                Counter,
+                "Batches whose senders were asked to come back, by reason: overloaded, unavailable, queue",
+            ),
+            Self::QueueBytes => ("everflame_disk_queue_bytes", Gauge, "Bytes in the files of the disk queue"),
+            Self::QueueBatches => {
+                ("everflame_disk_queue_batches_total", Counter, "Batches that went to the disk queue")
+            }
+            Self::QueueDamaged => (
+                "everflame_disk_queue_damaged_total",
+                Counter,
+                "Records of the disk queue that could not be read any more; they are lost",
             ),
             Self::CollectorBatches => (
                 "everflame_collector_batches_total",

@@ -36,6 +36,7 @@ impl ClientError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Host { hint, .. } => Some((*hint).to_owned()),
+            Self::Tls(error) => error.hint().map(str::to_owned),
             _ => None,
         }
     }
@@ -80,14 +81,12 @@ pub enum CallError {
         found: String,
     },
     /// An Elasticsearch that does not know what is needed.
-    #[error("{host} runs Elasticsearch {found}, expected {oldest} or newer")]
+    #[error("{host} runs Elasticsearch {found}, which is too old")]
     TooOld {
         /// Host asked.
         host: String,
         /// Its version.
         found: String,
-        /// The oldest that will do.
-        oldest: &'static str,
     },
     /// A success whose body cannot be used.
     #[error("answer of {host}: {problem}")]

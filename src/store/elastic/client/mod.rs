@@ -7,7 +7,6 @@
 mod error;
 mod host;
 mod pool;
-mod server;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +27,6 @@ use crate::net::{handshake_problem, tls};
 pub use error::{CallError, Cause, ClientError, HostProblem};
 use host::HostUrl;
 use pool::Pool;
-pub use server::{OLDEST, Server};
 
 /// Time to connect; a host that has not answered by then is asked no further.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -259,7 +257,7 @@ fn judge(host: &str, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Re
     let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     // Releases before 7.14 do not name themselves in a header.
     if let (true, Some(found)) = (value["tagline"] == OLD_TAGLINE, value["version"]["number"].as_str()) {
-        return Err(CallError::TooOld { host, found: found.to_owned(), oldest: OLDEST });
+        return Err(CallError::TooOld { host, found: found.to_owned() });
     }
     let error = &value["error"];
     // Before a request reaches the part that adds the header, only the shape of the answer tells who spoke.
