@@ -34,16 +34,26 @@ fn main() {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load at the start: {}", load.trim());
     println!("{:<58} {:>14}   budget", "figure", "measured");
+    // `-- PART` for some of it: chain, mixed, kernel, tables, collector.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     if let Some(_turn) = scene::turn() {
         // First, so that the memory of this process is the agent's.
         for (name, load) in [("chain", Load::chain as fn() -> Load), ("mixed", Load::mixed)] {
-            agent_at(20, name, load, length);
-            agent_at(97, name, load, length);
+            for frequency_hz in [20, 97].into_iter().filter(|_| wanted(name)) {
+                agent_at(frequency_hz, name, load, length);
+            }
         }
-        kernel_side(length, if as_bench { 100_000 } else { 1000 });
+        if wanted("kernel") {
+            kernel_side(length, if as_bench { 100_000 } else { 1000 });
+        }
     }
-    tables();
-    collector(length / 4);
+    if wanted("tables") {
+        tables();
+    }
+    if wanted("collector") {
+        collector(length / 4);
+    }
 }
 
 fn row(figure: &str, measured: &str, budget: &str) {
@@ -131,10 +141,15 @@ fn agent_at(frequency_hz: u32, name: &str, load: fn() -> Load, length: Duration)
     }
     let count =
         |name: &str| status.get().counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
-    let before = [own_cpu_ns(), count("kernel_ns"), count("ticks")];
+    let read = || {
+        let side_band = ["side_band_cpu_us", "side_band_records", "side_band_looks"].map(count);
+        (([own_cpu_ns(), count("kernel_ns"), count("ticks")], cpu_ns_of("agent-tables")), side_band)
+    };
+    let ((before, tables_before), side_band_before) = read();
     std::thread::sleep(length);
-    let after = [own_cpu_ns(), count("kernel_ns"), count("ticks")];
+    let ((after, tables_after), side_band_after) = read();
     let [user, kernel, ticks] = [0, 1, 2].map(|n: usize| after[n] - before[n]);
+    let [follow_us, records, looks] = [0, 1, 2].map(|n: usize| side_band_after[n] - side_band_before[n]);
     // Pages of the table pool are mapped here, but belong to the kernel's own budget.
     let now = status.get();
     let (resident, processes) = (now.resident_bytes.saturating_sub(now.pool_bytes), now.processes);
@@ -145,6 +160,21 @@ fn agent_at(frequency_hz: u32, name: &str, load: fn() -> Load, length: Duration)
     row(&format!("{at}: start to ticking"), &format!("{started:.0?}"), "< 300 ms warm, < 1 s cold");
     row(&format!("{at}: user side, CPU per sample"), &per_tick(user), "");
     row(&format!("{at}: kernel side, CPU per sample"), &per_tick(kernel), "");
+    let per_second = |count: u64| count as f64 / length.as_secs_f64();
+    row(
+        &format!(
+            "{at}: side-band, {:.0} records and {:.0} looks a second",
+            per_second(records),
+            per_second(looks)
+        ),
+        &format!("{:.2} ms/s", per_second(follow_us) / 1e3),
+        "",
+    );
+    row(
+        &format!("{at}: tables of new programs"),
+        &format!("{:.2} ms/s", per_second(tables_after - tables_before) / 1e6),
+        "",
+    );
     let share = (user + kernel) as f64 / length.as_nanos() as f64 / cpus() * 100.0;
     let budget = if frequency_hz == 20 { "< 0.05 %" } else { "< 0.2 %" };
     row(&format!("{at}: both sides, share of the machine"), &format!("{share:.3} %"), budget);
@@ -157,8 +187,17 @@ fn agent_at(frequency_hz: u32, name: &str, load: fn() -> Load, length: Duration)
 
 /// CPU time of this process, nanoseconds. The load is a process of its own.
 fn own_cpu_ns() -> u64 {
+    cpu_ns_of("")
+}
+
+/// CPU time of the threads of this process whose name begins so, nanoseconds.
+fn cpu_ns_of(name: &str) -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks
+        .filter(|task| {
+            let of = std::fs::read_to_string(task.path().join("comm"));
+            of.is_ok_and(|of| of.starts_with(name))
+        })
         .filter_map(|task| {
             let runs = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
             runs.split(' ').next()?.parse::<u64>().ok()

@@ -163,7 +163,7 @@ impl Engine {
             match self.waits.wait(self.follower.descriptors(), wait) {
                 Ok(true) => {
                     self.follower.follow(&mut self.tables, self.converter.names());
-                    let pause = pace.pause(monotonic_ns(), self.follower.counts().cpu_ns);
+                    let pause = pace.pause(monotonic_ns(), self.follower.counts().cpu_ns, self.wanted_hz);
                     let slow = self.governor.cpu_level() >= CpuLevel::SlowLooks;
                     std::thread::sleep(if slow { CEILING_PAUSE } else { pause });
                 }

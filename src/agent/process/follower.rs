@@ -173,9 +173,8 @@ impl Follower {
     pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
         let (now_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         self.executables.set_time(now_ns);
-        let ask = self.asks_early();
         let mut resolver =
-            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask };
+            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask: false };
         self.shares.begin_look();
         for event in self.events.drain() {
             self.counts.events += 1;
@@ -215,7 +214,7 @@ impl Follower {
         self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
     }
 
-    /// Whether a table is wanted as soon as its file is mapped.
+    /// Whether tables are wanted before a sample asks for them.
     fn asks_early(&self) -> bool {
         !self.how.only_sampled && !self.without.tables
     }
