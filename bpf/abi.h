@@ -204,8 +204,11 @@ struct abi_settings {
 	unsigned int kernel_stack_bytes;
 	/* arm64: bits of a code pointer that hold its signature. */
 	unsigned long long pac_mask;
+	/* `events` is a perf buffer of each CPU, not a ring. */
+	unsigned int per_cpu_buffers;
+	unsigned int reserved;
 };
-#define ABI_SETTINGS_BYTES 16
+#define ABI_SETTINGS_BYTES 24
 
 /* ---- filter: who is sampled ---- */
 

@@ -35,6 +35,7 @@ enum {
 };
 enum { BPF_F_MMAPABLE = 1024 };
 enum { BPF_RB_NO_WAKEUP = 1 };
+#define BPF_F_CURRENT_CPU 0xffffffffULL
 enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_RING_SIZE = 1 };
 
 /* task_struct.flags: no user part (include/linux/sched.h). */

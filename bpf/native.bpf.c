@@ -16,6 +16,7 @@
 #include "regs.h"
 #include "search.h"
 #include "filter.h"
+#include "output.h"
 #include "stack_copy.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -313,7 +314,7 @@ static __always_inline void begin(struct record *r, u32 pid, u32 tid, struct cou
 	r->stack_reads = 0;
 }
 
-static __always_inline void finish(struct record *r, struct counters *count)
+static __always_inline void finish(struct record *r, struct perf_context *context, struct counters *count)
 {
 	u32 steps = r->steps, kept = steps, words;
 
@@ -329,8 +330,7 @@ static __always_inline void finish(struct record *r, struct counters *count)
 	if (words > ABI_FRAME_WORDS)
 		words = ABI_FRAME_WORDS;
 
-	/* Never woken from here: that costs more than the walk. The reader comes by timer. */
-	if (bpf_ringbuf_output(&events, r, sizeof(r->event) + words * sizeof(u64), BPF_RB_NO_WAKEUP))
+	if (send_record(context, r, sizeof(r->event) + words * sizeof(u64)))
 		count->value[COUNTER_RING_FULL]++;
 	else
 		count->value[COUNTER_STORED]++;
@@ -392,6 +392,6 @@ int sample(struct perf_context *context)
 		r->event.end = END_UNKNOWN_PROCESS;
 	if (is_for_later(r->event.end))
 		send_stack_copy(r, context, count);
-	finish(r, count);
+	finish(r, context, count);
 	return 0;
 }

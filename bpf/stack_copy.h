@@ -4,6 +4,7 @@
 
 #include "maps.h"
 #include "mem.h"
+#include "output.h"
 #include "regs.h"
 
 /* Reasons that user space can mend when it has caught up with the process. */
@@ -21,7 +22,7 @@ static __always_inline void send_stack_copy(struct record *r, struct perf_contex
 	u64 start;
 
 	/* Samples come first: copies stop when the reader is far behind. */
-	if (!copy || bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 4 * 3) {
+	if (!copy || is_nearly_full()) {
 		count->value[COUNTER_STACK_COPIES_REFUSED]++;
 		return;
 	}
@@ -49,7 +50,7 @@ static __always_inline void send_stack_copy(struct record *r, struct perf_contex
 	barrier_var(pages);
 	if (pages > ABI_STACK_COPY_PAGES)
 		return;
-	if (bpf_ringbuf_output(&events, copy, sizeof(copy->head) + pages * 4096, BPF_RB_NO_WAKEUP)) {
+	if (send_record(context, copy, sizeof(copy->head) + pages * 4096)) {
 		count->value[COUNTER_STACK_COPIES_REFUSED]++;
 		return;
 	}

@@ -6,6 +6,8 @@
 #![cfg(feature = "agent")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+#[path = "kernel/buffers.rs"]
+mod buffers;
 #[path = "kernel/filter.rs"]
 mod filter;
 #[path = "kernel/refusal.rs"]
@@ -19,18 +21,14 @@ mod verifier;
 mod young;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
-use everflame::agent::bpf::{
-    EndReason, FilterSettings, Hierarchy, Object, Sampler, SamplerSettings, verifier_work,
-};
+use everflame::agent::bpf::{EndReason, FilterSettings, Hierarchy, Object, SamplerSettings, verifier_work};
 use everflame::agent::process::{KernelSide, ProcessMapping};
-use everflame::agent::tables::Tables;
 use everflame::model::RuntimeAddr;
 use everflame::unwind;
 use scene::{
-    DEADLINE, Frames, POOL_BYTES, Program, Scene, at_the_leaf, check_chain, check_names, expected_chain,
-    is_step, loop_of_32_bits, mappings, names, objects, spins, turn,
+    Frames, Program, Scene, at_the_leaf, check_chain, check_names, expected_chain, is_step, loop_of_32_bits,
+    mappings, names, objects, spins, turn,
 };
 
 #[test]
@@ -276,29 +274,6 @@ fn every_tick_of_the_machine_is_accounted_for() {
         assert_eq!(counters["filtered"], 0);
         assert_eq!(counters["dropped.malformed"], 0);
     }
-}
-
-#[test]
-fn full_ring_is_counted() {
-    let Some(_turn) = turn() else { return };
-    let program = Program::start(Frames::Omitted, &["user", "500", "2"]);
-    let settings = SamplerSettings { frequency_hz: 5000, ring_bytes: 1, ..SamplerSettings::default() };
-    let mut sampler = Sampler::load(&settings).unwrap();
-    let mut tables = Tables::new(sampler.maps().unwrap(), POOL_BYTES);
-    tables.set_process(program.pid(), &[]).unwrap();
-    sampler.follow_cpus().unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    let full = |sampler: &Sampler| {
-        sampler.counters().iter().any(|(name, value)| *name == "dropped.ring_full" && *value > 100)
-    };
-    while !full(&sampler) {
-        assert!(Instant::now() < deadline, "{:?}", sampler.counters());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    sampler.stop();
-    let drained = sampler.drain(|_| ());
-    let mut scene = Scene { sampler, tables };
-    assert_eq!(scene.check_counters()["stored"], drained);
 }
 
 #[test]

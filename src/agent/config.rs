@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Filter;
-use super::bpf::{Object, SamplerSettings};
+use super::bpf::{Buffers, Object, SamplerSettings};
 use super::ceiling::Ceilings;
-use crate::config::{AgentSection, KernelObject};
+use crate::config::{AgentSection, KernelBuffers, KernelObject};
 
 /// Everything the agent needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
     pub object: Object,
+    /// How samples come out of the kernel.
+    pub buffers: Buffers,
     /// Type information of the running kernel (BTF), where it carries none itself.
     pub kernel_types: Option<PathBuf>,
     /// Processes that the kernel side can know at the same time.
@@ -70,6 +72,7 @@ impl Default for Settings {
             table_pool_bytes: 64 << 20,
             cache_directory: None,
             object: Object::Auto,
+            buffers: Buffers::Auto,
             kernel_types: None,
             max_processes: 8192,
             project_id: 1,
@@ -107,6 +110,11 @@ impl From<&AgentSection> for Settings {
                 KernelObject::Auto => Object::Auto,
                 KernelObject::Modern => Object::Modern,
                 KernelObject::Legacy => Object::Legacy,
+            },
+            buffers: match section.kernel_buffers {
+                KernelBuffers::Auto => Buffers::Auto,
+                KernelBuffers::Shared => Buffers::Shared,
+                KernelBuffers::PerCpu => Buffers::PerCpu,
             },
             kernel_types: section.kernel_types.clone(),
             project_id: section.project_id,
@@ -177,6 +185,7 @@ impl Settings {
         SamplerSettings {
             frequency_hz: self.frequency_hz,
             object: self.object,
+            buffers: self.buffers,
             kernel_types: self.kernel_types.clone(),
             ring_bytes: wanted.clamp(1 << 20, 64 << 20) as u32,
             max_processes: self.max_processes,

@@ -24,6 +24,18 @@ pub enum KernelObject {
     Legacy,
 }
 
+/// How samples come out of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelBuffers {
+    /// Decided by probing.
+    #[default]
+    Auto,
+    /// One ring for all CPUs.
+    Shared,
+    /// A perf buffer of each CPU.
+    PerCpu,
+}
+
 /// Settings of the agent role.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
@@ -54,6 +66,8 @@ pub struct AgentSection {
     pub cache_directory: Option<PathBuf>,
     /// Which kernel object to load.
     pub kernel_object: KernelObject,
+    /// How samples come out of the kernel.
+    pub kernel_buffers: KernelBuffers,
     /// Type information of the running kernel (BTF), where it carries none itself.
     pub kernel_types: Option<PathBuf>,
     /// Bytes of unwind tables in the kernel.
@@ -138,6 +152,15 @@ impl Section for AgentSection {
                     ("auto", KernelObject::Auto),
                     ("modern", KernelObject::Modern),
                     ("legacy", KernelObject::Legacy),
+                ],
+            ),
+            kernel_buffers: settings.word(
+                &key("kernel-buffers"),
+                KernelBuffers::Auto,
+                &[
+                    ("auto", KernelBuffers::Auto),
+                    ("shared", KernelBuffers::Shared),
+                    ("per-cpu", KernelBuffers::PerCpu),
                 ],
             ),
             kernel_types: settings.optional_text(&key("kernel-types")).map(PathBuf::from),

@@ -27,7 +27,7 @@ mod web;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{AgentSection, FilterSection, KernelObject};
+pub use agent::{AgentSection, FilterSection, KernelBuffers, KernelObject};
 pub use all_in_one::AllInOneSection;
 pub use collector::{CollectorSection, MetricsAddress, MetricsSection};
 pub use fields::{ByteSize, HostPort};

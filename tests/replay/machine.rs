@@ -154,8 +154,9 @@ impl Machine {
 
     /// Bits of a code pointer that hold its signature (arm64).
     pub(crate) fn set_pac_mask(&mut self, mask: u64) {
-        // `struct abi_settings`: every process, and the size of the child's kernel stack.
-        self.link.send('C', &[&bytes_of(&[0, KERNEL_STACK_BYTES]), &mask.to_le_bytes()]);
+        // `struct abi_settings`: every process, the size of the child's kernel stack, one ring.
+        let settings = [&bytes_of(&[0, KERNEL_STACK_BYTES])[..], &mask.to_le_bytes(), &[0; 8]];
+        self.link.send('C', &settings);
     }
 
     /// Bytes of the sampled process.

@@ -105,6 +105,8 @@ pub(crate) struct Settings {
     pub(crate) only_pid: u32,
     pub(crate) kernel_stack_bytes: u32,
     pub(crate) pac_mask: u64,
+    pub(crate) per_cpu_buffers: u32,
+    pub(crate) reserved: u32,
 }
 
 impl Settings {
@@ -114,6 +116,7 @@ impl Settings {
         bytes[0..4].copy_from_slice(&self.only_pid.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.kernel_stack_bytes.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.pac_mask.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.per_cpu_buffers.to_ne_bytes());
         bytes
     }
 }

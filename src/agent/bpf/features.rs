@@ -132,11 +132,11 @@ impl Features {
                 "nothing can be sampled; stores, pages and collectors in this process work",
                 "boot with lockdown=integrity, under which everything works",
             ));
-        } else if !self.ring_buffer || !self.probe_read_user || !self.probe_read_kernel {
+        } else if !self.probe_read_user || !self.probe_read_kernel {
             missing.push(fatal(
-                "the kernel has no BPF ring buffer or no safe reads of memory",
+                "the kernel has no safe reads of memory",
                 nothing,
-                "use a kernel of 5.10 or later",
+                "use a kernel of 5.5 or later",
             ));
         }
         if !self.kernel_types {
@@ -151,6 +151,13 @@ impl Features {
                 "BPF programs are interpreted (net.core.bpf_jit_enable is 0)",
                 "the legacy object is used and each sample costs several times as much; stacks are the same",
                 "set net.core.bpf_jit_enable to 1",
+            ));
+        }
+        if !self.ring_buffer {
+            missing.push(bearable(
+                "the kernel has no BPF ring buffer",
+                "samples come through a buffer of each CPU: everything works, draining costs a copy more",
+                "none needed; kernels from 5.8 on have one",
             ));
         }
         if !self.loops || !self.task_registers {
@@ -207,6 +214,12 @@ mod tests {
         assert!(!old.allows_modern());
         assert!(old.missing().iter().all(|missing| !missing.fatal));
         assert_eq!(old.missing().len(), 1);
+    }
+
+    #[test]
+    fn a_kernel_without_ring_buffer_has_another_way() {
+        let old = Features { ring_buffer: false, ..all() }.missing();
+        assert!(old.len() == 1 && !old[0].fatal && old[0].effect.contains("each CPU"));
     }
 
     #[test]

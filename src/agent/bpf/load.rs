@@ -5,13 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::path::PathBuf;
 
-use libbpf_rs::{Link, Map, MapCore, MapFlags, ObjectBuilder, OpenObject, PrintLevel};
+use libbpf_rs::{Link, Map, MapCore, MapFlags, MapType, ObjectBuilder, OpenObject, PrintLevel};
 use parking_lot::Mutex;
 
 use super::abi::{self, COUNTERS, CounterClass};
 use super::choice::{Choice, FilterSettings};
 use super::features::{Features, Missing};
 use super::maps::KernelMaps;
+use super::per_cpu_buffers::PerCpuBuffers;
+use super::records::Malformed;
 use super::restrictions::Restrictions;
 use super::ring::Ring;
 use super::statistics::{self, RunStatistics};
@@ -48,6 +50,18 @@ impl Object {
     }
 }
 
+/// How samples come to user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Buffers {
+    /// One ring where the kernel has one (5.8), else a buffer of each CPU.
+    #[default]
+    Auto,
+    /// One ring for all CPUs.
+    Shared,
+    /// A perf buffer of each CPU.
+    PerCpu,
+}
+
 /// How to sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SamplerSettings {
@@ -55,7 +69,10 @@ pub struct SamplerSettings {
     pub frequency_hz: u32,
     /// Which object.
     pub object: Object,
-    /// Ring buffer, bytes; rounded up to a power of two, at least 64 KiB, at most 1 GiB.
+    /// How samples come to user space.
+    pub buffers: Buffers,
+    /// Ring buffer, bytes; rounded up to a power of two, at least 64 KiB, at most 1 GiB. Buffers of each CPU share as
+    /// much, each at least 128 KiB.
     pub ring_bytes: u32,
     /// Processes that can be known at the same time.
     pub max_processes: u32,
@@ -76,6 +93,7 @@ impl Default for SamplerSettings {
         Self {
             frequency_hz: 20,
             object: Object::Auto,
+            buffers: Buffers::Auto,
             // 2 s of 128 CPUs at 20 Hz and 800 bytes a sample: 4 MiB.
             ring_bytes: 4 << 20,
             max_processes: 8192,
@@ -180,12 +198,19 @@ impl Error {
     }
 }
 
+/// Where samples come out.
+#[derive(Debug)]
+enum Output {
+    Shared(Ring),
+    PerCpu(PerCpuBuffers),
+}
+
 /// Samples all CPUs as long as it lives.
 #[derive(Debug)]
 pub struct Sampler {
     // Dropped in this order: first the ticking ends, then the ring, then the object.
     links: BTreeMap<u32, Link>,
-    ring: Ring,
+    output: Output,
     loaded: libbpf_rs::Object,
     object: Object,
     features: Features,
@@ -203,6 +228,7 @@ impl Sampler {
             return Err(Error::Setting { name: "frequency_hz", expected: "1 to 10000", found });
         }
         let features = Features::probe();
+        let settings = &SamplerSettings { buffers: settings.buffers.chosen(&features), ..settings.clone() };
         let (object, loaded) = match settings.object {
             Object::Auto if features.allows_modern() => match load_object(Object::Modern, settings) {
                 Ok(loaded) => (Object::Modern, loaded),
@@ -216,12 +242,15 @@ impl Sampler {
         };
         let part = |part| move |source| Error::Part { object, part, source };
         let events = find_map(&loaded, "events").map_err(part("map events"))?;
-        let page_bytes = page_bytes();
-        let ring = Ring::new(events.as_fd(), events.max_entries() as usize, page_bytes)
-            .map_err(part("map events"))?;
+        let output = if settings.buffers == Buffers::PerCpu {
+            PerCpuBuffers::new(ring_bytes(settings) as usize, page_bytes()).map(Output::PerCpu)
+        } else {
+            Ring::new(events.as_fd(), events.max_entries() as usize, page_bytes()).map(Output::Shared)
+        };
+        let output = output.map_err(part("map events"))?;
         Ok(Self {
             links: BTreeMap::new(),
-            ring,
+            output,
             loaded,
             object,
             features,
@@ -261,6 +290,14 @@ impl Sampler {
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
                 Err(source) => return Err(Error::Clock { cpu, source }),
             };
+            if let Output::PerCpu(buffers) = &mut self.output {
+                let part = |source| Error::Part { object: self.object, part: "map events", source };
+                let events = find_map(&self.loaded, "events").map_err(part)?;
+                match buffers.open(cpu, &events) {
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                    opened => opened.map_err(part)?,
+                }
+            }
             let program = self.program()?;
             let link = program
                 .attach_perf_event(clock.as_raw_fd())
@@ -299,12 +336,12 @@ impl Sampler {
         done.map_err(|error| Error::Choice { choice, message: format!("{error:#}") })
     }
 
-    /// Hands over what was sampled since the last call, oldest first. Returns the number of samples. Never waits: the
+    /// Hands over what was sampled since the last call, oldest first within a CPU. Returns the number of samples. Never waits: the
     /// caller comes by timer, often enough for the ring.
     pub fn drain(&mut self, mut take: impl FnMut(RawTrace<'_>)) -> u64 {
         let malformed = &mut self.malformed;
         let mut taken = 0;
-        self.ring.drain(|record| match record {
+        let count = |record: Result<RawTrace<'_>, Malformed>| match record {
             Ok(trace) => {
                 taken += 1;
                 take(trace);
@@ -313,14 +350,21 @@ impl Sampler {
                 *malformed += 1;
                 tracing::debug!(%error, "malformed record");
             }
-        });
+        };
+        match &mut self.output {
+            Output::Shared(ring) => ring.drain(count),
+            Output::PerCpu(buffers) => buffers.drain(count),
+        }
         taken
     }
 
     /// Bytes that wait in the ring buffer.
     #[must_use]
     pub fn waiting_bytes(&self) -> u64 {
-        self.ring.fill_bytes()
+        match &self.output {
+            Output::Shared(ring) => ring.fill_bytes(),
+            Output::PerCpu(buffers) => buffers.fill_bytes(),
+        }
     }
 
     /// Counters summed over all CPUs. The sum of [`CounterClass::Part`] equals that of [`CounterClass::Whole`] at any
@@ -387,6 +431,16 @@ impl Sampler {
             part: "program sample",
             source: io::ErrorKind::NotFound.into(),
         })
+    }
+}
+
+impl Buffers {
+    fn chosen(self, features: &Features) -> Self {
+        match self {
+            Self::Auto if features.ring_buffer => Self::Shared,
+            Self::Auto => Self::PerCpu,
+            forced => forced,
+        }
     }
 }
 
@@ -467,11 +521,19 @@ fn size_maps(open: &mut OpenObject, settings: &SamplerSettings) -> libbpf_rs::Re
         only_pid: settings.only_pid.unwrap_or(0),
         kernel_stack_bytes: abi::KERNEL_STACK_BYTES,
         pac_mask: pointer_signature::mask(),
+        per_cpu_buffers: u32::from(settings.buffers == Buffers::PerCpu),
+        reserved: 0,
     };
-    let ring_bytes = settings.ring_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     for mut map in open.maps_mut() {
         match map.name().to_str() {
-            Some("events") => map.set_max_entries(ring_bytes)?,
+            Some("events") if settings.buffers == Buffers::PerCpu => {
+                map.set_type(MapType::PerfEventArray)?;
+                map.set_key_size(4)?;
+                map.set_value_size(4)?;
+                // As many as there can be CPUs.
+                map.set_max_entries(0)?;
+            }
+            Some("events") => map.set_max_entries(ring_bytes(settings))?,
             Some("processes") => map.set_max_entries(settings.max_processes.max(1))?,
             Some(".rodata.filter") => map.set_initial_value(&settings.filter.abi().bytes())?,
             Some(".rodata.settings") => map.set_initial_value(&frozen.bytes())?,
@@ -479,6 +541,11 @@ fn size_maps(open: &mut OpenObject, settings: &SamplerSettings) -> libbpf_rs::Re
         }
     }
     Ok(())
+}
+
+/// As the kernel wants it.
+fn ring_bytes(settings: &SamplerSettings) -> u32 {
+    settings.ring_bytes.clamp(64 << 10, 1 << 30).next_power_of_two()
 }
 
 fn period_ns(frequency_hz: u32) -> u64 {

@@ -44,7 +44,16 @@ pub(super) fn open_cpu_clock(cpu: u32, period_ns: u64) -> io::Result<OwnedFd> {
 
 /// CPUs that are online now.
 pub(super) fn online_cpus() -> io::Result<Vec<u32>> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    cpus("/sys/devices/system/cpu/online")
+}
+
+/// CPUs that there can be.
+pub(super) fn possible_cpus() -> io::Result<Vec<u32>> {
+    cpus("/sys/devices/system/cpu/possible")
+}
+
+fn cpus(path: &str) -> io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string(path)?;
     parse_cpu_list(text.trim()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::StackCopy;
 use super::abi::{self, PC_SP_FP_SLOTS};
-use super::ring::Malformed;
+use super::records::Malformed;
 use crate::unwind::{Architecture, Registers};
 
 /// The last copy of each CPU.

@@ -1,8 +1,8 @@
-//! Side-band ring of one CPU: opens a dummy perf event, maps its buffer, hands over records as bytes.
+//! Perf buffer of one CPU: opens the event, maps its buffer, hands over records as bytes.
 //!
 //! Knows the layout of `perf_event_attr` and of the control page, not that of the records
-//! (`agent::process::events::record`). Nothing is sampled here: the dummy event only makes the kernel tell which
-//! processes and mappings come and go.
+//! (`agent::process::events::record`, `agent::bpf::per_cpu_buffers`). The kernel samples nothing by itself here: a dummy
+//! event makes it tell which processes and mappings come and go, an output event holds what BPF programs send.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -38,7 +38,9 @@ const _: () = assert!(size_of::<Attributes>() == 112);
 
 const TYPE_SOFTWARE: u32 = 1;
 const COUNT_SW_DUMMY: u64 = 9;
+const COUNT_SW_BPF_OUTPUT: u64 = 10;
 const SAMPLE_TIME: u64 = 1 << 2;
+const SAMPLE_RAW: u64 = 1 << 10;
 const FLAG_CLOEXEC: libc::c_ulong = 8;
 
 /// Bits of [`Attributes::flags`].
@@ -67,7 +69,7 @@ const HEADER_BYTES: usize = 8;
 /// No ordinary record is larger: a mapping with a path of 4096 bytes.
 const LARGE_RECORD_BYTES: usize = 4096 + 128;
 
-/// Ring of one CPU.
+/// Buffer of one CPU.
 #[derive(Debug)]
 pub struct PerfRing {
     descriptor: OwnedFd,
@@ -82,8 +84,8 @@ pub struct PerfRing {
 unsafe impl Send for PerfRing {}
 
 impl PerfRing {
-    /// Opens the ring of `cpu` with `data_pages` pages (a power of two). The descriptor becomes readable with the first
-    /// record.
+    /// Opens the side-band of `cpu` with `data_pages` pages (a power of two). The descriptor becomes readable with the
+    /// first record.
     ///
     /// # Errors
     /// `EACCES` or `EPERM` without `CAP_PERFMON`, `ENODEV` when the CPU is off, `EPERM` when the memory lock limit is
@@ -98,10 +100,40 @@ impl PerfRing {
             | flag::COMM_EXEC
             | flag::USE_CLOCK;
         // Kernel symbol records came with 5.1; an older kernel refuses the bit with EINVAL.
-        let descriptor = match open_event(cpu, base_flags | flag::KERNEL_SYMBOL) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open_event(cpu, base_flags)?,
+        let side_band = |flags| Attributes {
+            config: COUNT_SW_DUMMY,
+            sample_type: SAMPLE_TIME,
+            flags,
+            wakeup_bytes: 1,
+            clock: libc::CLOCK_MONOTONIC,
+            ..Attributes::default()
+        };
+        let descriptor = match open_event(cpu, side_band(base_flags | flag::KERNEL_SYMBOL)) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                open_event(cpu, side_band(base_flags))?
+            }
             other => other?,
         };
+        Self::map(descriptor, data_pages)
+    }
+
+    /// Opens a buffer on `cpu` for what BPF programs send, with `data_pages` pages (a power of two). Nobody is woken.
+    ///
+    /// # Errors
+    /// As [`PerfRing::open`].
+    pub fn open_output(cpu: u32, data_pages: usize) -> io::Result<Self> {
+        let output = Attributes {
+            config: COUNT_SW_BPF_OUTPUT,
+            sample_period: 1,
+            sample_type: SAMPLE_RAW,
+            flags: flag::WATERMARK,
+            wakeup_bytes: u32::MAX,
+            ..Attributes::default()
+        };
+        Self::map(open_event(cpu, output)?, data_pages)
+    }
+
+    fn map(descriptor: OwnedFd, data_pages: usize) -> io::Result<Self> {
         // SAFETY: a plain question to the C library.
         let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let data_bytes = data_pages.next_power_of_two() * page_bytes;
@@ -156,6 +188,13 @@ impl PerfRing {
         bytes + LARGE_RECORD_BYTES > self.data_bytes
     }
 
+    /// Bytes of records that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        let head = self.control(control::DATA_HEAD).load(Ordering::Acquire);
+        head.wrapping_sub(self.control(control::DATA_TAIL).load(Ordering::Relaxed))
+    }
+
     fn control(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: both offsets lie inside the control page that `open` mapped and `drop` unmaps, are multiples of 8, and
         // the kernel treats these words as atomics too.
@@ -193,17 +232,9 @@ impl Drop for PerfRing {
     }
 }
 
-fn open_event(cpu: u32, flags: u64) -> io::Result<OwnedFd> {
-    let attributes = Attributes {
-        kind: TYPE_SOFTWARE,
-        size: size_of::<Attributes>() as u32,
-        config: COUNT_SW_DUMMY,
-        sample_type: SAMPLE_TIME,
-        flags,
-        wakeup_bytes: 1,
-        clock: libc::CLOCK_MONOTONIC,
-        ..Attributes::default()
-    };
+/// Opens a software event on one CPU, for all processes.
+fn open_event(cpu: u32, attributes: Attributes) -> io::Result<OwnedFd> {
+    let attributes = Attributes { kind: TYPE_SOFTWARE, size: size_of::<Attributes>() as u32, ..attributes };
     // SAFETY: `attributes` is a valid structure of the size that it states, alive for the length of the call.
     let descriptor = unsafe {
         libc::syscall(

@@ -224,6 +224,12 @@ long bpf_ringbuf_output(const void *ring, void *from, u64 bytes, u64 flags)
 	return 0;
 }
 
+long bpf_perf_event_output(void *context, const void *buffers, u64 flags, void *from, u64 bytes)
+{
+	(void)context;
+	return bpf_ringbuf_output(buffers, from, bytes, flags);
+}
+
 u64 bpf_ringbuf_query(const void *ring, u64 what)
 {
 	(void)ring;

@@ -24,6 +24,7 @@ long bpf_probe_read_user(void *to, u32 bytes, const void *from);
 long bpf_probe_read_kernel(void *to, u32 bytes, const void *from);
 long bpf_get_stack(void *context, void *to, u32 bytes, u64 flags);
 long bpf_ringbuf_output(const void *ring, void *from, u64 bytes, u64 flags);
+long bpf_perf_event_output(void *context, const void *buffers, u64 flags, void *from, u64 bytes);
 u64 bpf_ringbuf_query(const void *ring, u64 what);
 long bpf_loop(u32 rounds, void *function, void *context, u64 flags);
 u64 bpf_get_current_pid_tgid(void);
