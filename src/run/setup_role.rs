@@ -200,7 +200,7 @@ fn dry_run(args: &SetupArgs, plan: &Plan, page: &Page) {
                 page.call(&call);
             }
             None if !matches!(step.state, State::Present(Owner::Everflame)) => {
-                page.step(step, found_as(&step.state))
+                page.step(step, found_as(&step.state));
             }
             None => {}
         }

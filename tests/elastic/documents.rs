@@ -40,8 +40,11 @@ fn stack(number: u64) -> StackTrace {
             } else {
                 (file(8 + numbers.next() % 40), numbers.skewed(1 << 22))
             };
-            let kind =
-                if level + 4 >= depth && number % 3 == 0 { FrameKind::KERNEL } else { FrameKind::NATIVE };
+            let kind = if level + 4 >= depth && number.is_multiple_of(3) {
+                FrameKind::KERNEL
+            } else {
+                FrameKind::NATIVE
+            };
             (FrameId { file, address_or_line: address }, kind)
         })
         .collect();

@@ -192,7 +192,7 @@ pub fn parts(layout: &Layout) -> Vec<Part> {
     }
     for (kind, files) in [(PartKind::Component, components), (PartKind::Template, templates)] {
         parts.extend(files.iter().map(|(name, text)| {
-            let body = adapt(parsed(text), name, layout);
+            let body = adapt(parsed(text), name, *layout);
             Part { kind, name: (*name).to_owned(), body, target: None }
         }));
     }
@@ -220,7 +220,7 @@ fn parsed(text: &str) -> Value {
 }
 
 /// Fits a template to what the release and its lifecycle know.
-fn adapt(mut body: Value, name: &str, layout: &Layout) -> Value {
+fn adapt(mut body: Value, name: &str, layout: Layout) -> Value {
     if layout.version < LOGS_MODE
         && let Some(index) = settings(&mut body)
     {
