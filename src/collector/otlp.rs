@@ -124,11 +124,10 @@ impl Receiver for Exports {
             self.read(export, room).await.inspect_err(|refusal| match refusal {
                 Refusal::Malformed(problem) => {
                     counters.add(Counter::BatchesMalformed, 1);
-                    match self.told.malformed.due() {
-                        Some(times) => {
-                            tracing::warn!(times, problem, "exports that cannot be read are refused")
-                        }
-                        None => tracing::debug!(problem, "export refused"),
+                    if let Some(times) = self.told.malformed.due() {
+                        tracing::warn!(times, problem, "exports that cannot be read are refused");
+                    } else {
+                        tracing::debug!(problem, "export refused");
                     }
                 }
                 other => self.turned_away(other),

@@ -321,9 +321,10 @@ impl Opening {
             () = shutdown.cancelled() => return,
         };
         self.counts.tls.fetch_add(1, Ordering::Relaxed);
-        match self.refused.due() {
-            Some(times) => tracing::warn!(peer, problem, times, "a connection ended in its TLS handshake"),
-            None => tracing::debug!(peer, problem, "a connection ended in its TLS handshake"),
+        if let Some(times) = self.refused.due() {
+            tracing::warn!(peer, problem, times, "a connection ended in its TLS handshake");
+        } else {
+            tracing::debug!(peer, problem, "a connection ended in its TLS handshake");
         }
     }
 

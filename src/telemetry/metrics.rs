@@ -254,7 +254,7 @@ fn owned(labels: &[(&'static str, &str)]) -> Labels {
     labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
-fn key(metric: Metric, labels: &Labels) -> Key {
+fn key(metric: Metric, labels: &[(&'static str, String)]) -> Key {
     let labels: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
     Key::from_parts(metric.name(), labels)
 }
@@ -295,7 +295,7 @@ mod tests {
     fn durations_fall_into_buckets_whether_or_not_anybody_looks() {
         let metrics = Metrics::new();
         let histogram = metrics.histogram(Metric::GrpcHandlingSeconds, &[]);
-        for _ in 0..UNSORTED + 1 {
+        for _ in 0..=UNSORTED {
             histogram.record(Duration::from_millis(20));
         }
         histogram.record(Duration::from_mins(1));

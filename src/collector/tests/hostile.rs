@@ -202,8 +202,8 @@ async fn five_thousand_connections_wait_their_turn() {
     // The silent ones are closed one after the other, and an honest sender gets its turn among them.
     let options = ClientOptions {
         address: running.address.clone(),
-        connect_time: Duration::from_secs(60),
-        export_time: Duration::from_secs(60),
+        connect_time: Duration::from_mins(1),
+        export_time: Duration::from_mins(1),
         ..ClientOptions::default()
     };
     Client::new(&options).unwrap().send(capture().into()).await.unwrap();
@@ -296,7 +296,7 @@ async fn exports_over_tls_arrive_and_plain_ones_do_not() {
     };
     let send = async |connect| {
         let (address, token) = (running.address.clone(), "secret16chars".to_owned());
-        let options = ClientOptions { address, token, connect, ..ClientOptions::default() };
+        let options = ClientOptions { address, connect, token, ..ClientOptions::default() };
         Client::new(&options).unwrap().send(capture().into()).await
     };
     send(Some(protect(&ours.trusting()))).await.unwrap();

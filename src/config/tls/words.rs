@@ -118,14 +118,12 @@ fn protocols(settings: &Settings, key: &str, default: &[&str], used: bool) -> Ve
     let names = settings.list(key, default);
     let mut named = Vec::new();
     for name in &names {
-        match Protocol::NAMES.iter().find(|(known, _)| known == name) {
-            Some((_, protocol)) => named.push(*protocol),
-            None => {
-                let known: Vec<_> = Protocol::NAMES.iter().map(|(known, _)| *known).collect();
-                settings.problem(key, format!("expected {}, found \"{name}\"", known.join(", ")), None);
-                return Vec::new();
-            }
-        }
+        let Some((_, protocol)) = Protocol::NAMES.iter().find(|(known, _)| known == name) else {
+            let known: Vec<_> = Protocol::NAMES.iter().map(|(known, _)| *known).collect();
+            settings.problem(key, format!("expected {}, found \"{name}\"", known.join(", ")), None);
+            return Vec::new();
+        };
+        named.push(*protocol);
     }
     let (Some(lowest), Some(highest)) = (named.iter().min(), named.iter().max()) else { return Vec::new() };
     let spoken: Vec<_> =

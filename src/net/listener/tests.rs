@@ -94,7 +94,7 @@ async fn a_request_that_never_ends_is_cut_at_the_deadline() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_with_a_hint() {
     let (address, _shutdown, _serving) = start(quick()).await;
-    let error = Listener::bind(&address.to_string(), quick()).await.unwrap_err();
+    let error = Listener::bind(&address, quick()).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot listen on {address}: ")));
     assert!(error.hint().is_some());
 }

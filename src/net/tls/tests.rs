@@ -43,7 +43,7 @@ impl Authority {
     /// A server that shows `identity`, with this authority for clients.
     fn clients(&self, identity: KeyPair, client_authentication: ClientAuthentication) -> ServerTls {
         let certificate_authorities = vec![PemSource::new(&self.pem)];
-        ServerTls { client_authentication, certificate_authorities, ..server(identity) }
+        ServerTls { certificate_authorities, client_authentication, ..server(identity) }
     }
 
     /// A client that trusts this authority only.
@@ -104,7 +104,7 @@ async fn check(server: &ServerTls, client: &ClientTls, name: &str, expected: &st
     match told {
         Ok(()) => assert_eq!(expected, "", "{name} with {client:?} was let through"),
         Err(told) => {
-            assert!(!expected.is_empty() && told.contains(expected), "{told}, expected {expected:?}")
+            assert!(!expected.is_empty() && told.contains(expected), "{told}, expected {expected:?}");
         }
     }
 }
@@ -355,7 +355,8 @@ fn every_suite_and_curve_that_a_file_may_name_is_one_that_the_library_has() {
                 cipher_suites: [ECDHE-ECDSA-AES-128-GCM-SHA256, ECDHE-ECDSA-AES-256-GCM-SHA384, \
                 ECDHE-ECDSA-CHACHA20-POLY1305, ECDHE-RSA-AES-128-GCM-SHA256, ECDHE-RSA-AES-256-GCM-SHA384, \
                 ECDHE-RSA-CHACHA20-POLY1205]\n  curve_types: [X25519, P-384, P-256]\n";
-    let settings = crate::config::Layers::new(Default::default()).yaml("a.yml", yaml).settings();
+    let settings =
+        crate::config::Layers::new(crate::config::Environment::default()).yaml("a.yml", yaml).settings();
     let tls = crate::config::resolve::<crate::config::CollectorSection>(&settings).unwrap().tls;
     assert_eq!(tls.offer.suites.as_ref().map(Vec::len), Some(6));
     let all = ring::default_provider();
