@@ -83,7 +83,7 @@ pub struct DiskQueue {
 const TIMEOUT: Duration = Duration::from_secs(90);
 /// Senders wait while their documents are tried again: three pauses from here on stay below two seconds.
 const BACKOFF_INIT: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
 const QUEUE_SIZE: ByteSize = ByteSize(10 << 30);
 /// Room for a few segments.
 const SMALLEST_QUEUE: ByteSize = ByteSize(32 << 20);

@@ -107,12 +107,11 @@ impl Error {
             Self::DiskFull { .. } => {
                 Some("free some space or lower the retention; writing resumes by itself".into())
             }
-            Self::Unavailable { hint, .. } => hint.clone(),
+            Self::Unavailable { hint, .. } | Self::Remote { hint, .. } => hint.clone(),
             Self::InUse { .. } => Some("stop the other process or choose another --data-dir".into()),
             Self::Corrupt { .. } => {
                 Some("start once with --repair (and the same --data-dir): it sets damaged files aside and keeps the rest".into())
             }
-            Self::Remote { hint, .. } => hint.clone(),
             Self::Version { .. } => Some("use a newer everflame or another --data-dir".into()),
             _ => None,
         }

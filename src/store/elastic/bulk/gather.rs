@@ -92,7 +92,7 @@ async fn send(courier: Arc<Courier>, submissions: Vec<Submission>) {
         for (fate, item) in delivered.fates[range.clone()].iter().zip(&items[range]) {
             match fate {
                 Fate::Done => {}
-                Fate::Open => tally.trouble = delivered.trouble.clone(),
+                Fate::Open => tally.trouble.clone_from(&delivered.trouble),
                 Fate::Missed => {
                     tally.missed_look_ups += 1;
                     tally.reason.clone_from(&delivered.rejection);

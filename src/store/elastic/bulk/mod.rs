@@ -240,13 +240,12 @@ impl ElasticWriter {
     /// Room for about `bytes`, after a short wait at most.
     async fn room(&self, bytes: usize) -> Result<Arc<OwnedSemaphorePermit>> {
         let units = bytes.div_ceil(ROOM_UNIT).clamp(1, ROOM_BYTES / ROOM_UNIT);
-        match timeout(ROOM_PATIENCE, self.room.clone().acquire_many_owned(units as u32)).await {
-            Ok(permit) => Ok(Arc::new(permit.expect("the semaphore is never closed"))),
-            Err(_) => {
-                self.count(Counter::RefusedOverloaded);
-                Err(Error::Overloaded { waiting: self.batches.load(Ordering::Relaxed) })
-            }
-        }
+        let waiting = timeout(ROOM_PATIENCE, self.room.clone().acquire_many_owned(units as u32)).await;
+        let Ok(permit) = waiting else {
+            self.count(Counter::RefusedOverloaded);
+            return Err(Error::Overloaded { waiting: self.batches.load(Ordering::Relaxed) });
+        };
+        Ok(Arc::new(permit.expect("the semaphore is never closed")))
     }
 
     fn count(&self, counter: Counter) {

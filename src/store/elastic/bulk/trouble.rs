@@ -80,7 +80,7 @@ impl From<Problem> for Trouble {
         let hint = problem.hint();
         match problem {
             Problem::Call(error) => Self::Call(error),
-            problem => Self::Cluster { problem: problem.to_string(), hint: hint.map(Into::into) },
+            problem => Self::Cluster { problem: problem.to_string(), hint },
         }
     }
 }

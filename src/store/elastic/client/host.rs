@@ -99,15 +99,12 @@ fn decoded(part: &str) -> String {
             let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
             u8::from_str_radix(digits, 16).ok()
         };
-        match (first, escaped()) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let (b'%', Some(byte)) = (first, escaped()) {
+            bytes.push(byte);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

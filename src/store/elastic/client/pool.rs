@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Pause after the first failure of a host; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before a host is asked again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Which host to ask next.
 #[derive(Debug)]
