@@ -132,7 +132,7 @@ async fn load(
         let (seen, captures, address) = (seen.clone(), captures.clone(), address.to_owned());
         tokio::spawn(async move {
             let options =
-                ClientOptions { address, export_time: Duration::from_secs(60), ..ClientOptions::default() };
+                ClientOptions { address, export_time: Duration::from_mins(1), ..ClientOptions::default() };
             let sender = Sender::new(&options).unwrap();
             // Spread over the first pause.
             tokio::time::sleep(pause.mul_f64(number as f64 / connections as f64)).await;
@@ -141,15 +141,12 @@ async fn load(
                 let (message, samples) = export(&captures, turn);
                 turn += connections;
                 let start = Instant::now();
-                match sender.send(message).await {
-                    Ok(_) => {
-                        seen.samples.fetch_add(samples, Ordering::Relaxed);
-                        seen.latencies.lock().push(start.elapsed());
-                    }
-                    Err(_) => {
-                        seen.refused.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(Duration::from_millis(200)).await;
-                    }
+                if sender.send(message).await.is_ok() {
+                    seen.samples.fetch_add(samples, Ordering::Relaxed);
+                    seen.latencies.lock().push(start.elapsed());
+                } else {
+                    seen.refused.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 tokio::time::sleep(pause.saturating_sub(start.elapsed())).await;
             }

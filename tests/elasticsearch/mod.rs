@@ -17,7 +17,7 @@
 )]
 
 #[path = "../scenes/http.rs"]
-mod http;
+pub(crate) mod http;
 mod node;
 
 use std::path::Path;

@@ -8,8 +8,6 @@ mod cannot_run;
 #[path = "../elasticsearch/mod.rs"]
 mod elasticsearch;
 mod faults;
-#[path = "../scenes/http.rs"]
-mod http;
 mod outage;
 mod program;
 #[path = "../elasticsearch/fault.rs"]

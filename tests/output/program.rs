@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::elasticsearch::{Cluster, DEADLINE, Kind, free_port, wait_until};
-use crate::http;
+use crate::elasticsearch::{Cluster, DEADLINE, Kind, free_port, http, wait_until};
 
 const TOKEN: &str = "a-token-of-our-choice";
 

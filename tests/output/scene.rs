@@ -16,7 +16,7 @@ pub(crate) fn output(address: &str) -> ElasticsearchOutput {
     ElasticsearchOutput {
         hosts: vec![address.to_owned()],
         backoff_init: Duration::from_millis(50),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         ..ElasticsearchOutput::default()
     }
 }
@@ -72,7 +72,8 @@ fn give_up_when_late(start: std::time::Instant, error: &Error) {
 pub(crate) fn count(url: &str, host: &str) -> u64 {
     let address = url.trim_start_matches("http://");
     let call = |method: &str, path: &str| {
-        let answer = crate::http::request(address, method, path, &[("Host", address)], b"").unwrap();
+        let answer =
+            crate::elasticsearch::http::request(address, method, path, &[("Host", address)], b"").unwrap();
         serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()
     };
     call("POST", "/profiling-events-all/_refresh");
