@@ -9,7 +9,9 @@ use everflame::model::{
 };
 use everflame::store::document::{Event, EventResource, Executable, StackFrame, StackTrace};
 use everflame::store::elastic::{Client, ElasticReader, Encoder, Generation, ReadLimits, Shape};
-use everflame::store::{Documents, Error, Precision, Reader, Remote, TimeGrid};
+use everflame::store::{
+    Documents, Error, EventFilter, EventQuestion, ForeignEvents, Precision, Reader, Remote, TimeGrid,
+};
 use serde_json::json;
 
 use crate::elasticsearch::{Cluster, Kind};
@@ -335,5 +337,74 @@ fn nobody_there_is_an_error_that_can_be_tried_again() {
         let reader = ElasticReader::new(Arc::new(Client::new(&output).unwrap()), None);
         let error = reader.stacks(&all(), None).await.unwrap_err();
         assert!(error.is_retryable() && error.hint().is_some(), "{error}");
+    });
+}
+
+#[test]
+fn a_question_that_nobody_waits_for_closes_its_connection() {
+    use std::io::Read as _;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!("output.elasticsearch.hosts={}", listener.local_addr().unwrap());
+    let settings = Layers::new(Environment::default()).overrides([hosts.as_str()]).settings();
+    let section: CollectorSection = resolve(&settings).unwrap();
+    let OutputSection::Elasticsearch(output) = section.output else { panic!("another output") };
+    // A server that takes the question and never answers.
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_mins(1))).unwrap();
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).unwrap();
+        (stream, head)
+    });
+    run(async {
+        let reader = ElasticReader::new(Arc::new(Client::new(&output).unwrap()), None);
+        assert!(reader.stops_when_dropped());
+        let question = tokio::spawn(async move { reader.stacks(&all(), None).await.map(drop) });
+        let (mut stream, head) = tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap();
+        assert_eq!(&head, b"GET ");
+        question.abort();
+        assert!(question.await.unwrap_err().is_cancelled());
+        // The rest of the question, then the end of the connection.
+        let rest = tokio::task::spawn_blocking(move || stream.read_to_end(&mut Vec::new())).await.unwrap();
+        rest.unwrap();
+    });
+}
+
+#[test]
+fn events_of_other_indices_are_joined_with_their_stacks() {
+    let Some(cluster) = Cluster::take("events of other indices", Kind::Basic) else { return };
+    cluster.set_up_by_elastic();
+    let documents = documents(100);
+    fill(&cluster, Shape::of(Generation::Classic), &documents);
+    cluster.put(
+        "/test-traces",
+        &json!({ "mappings": { "properties": { "profile.ids": { "type": "keyword" }, "@timestamp": { "type": "date" } } } }),
+    );
+    let id = |i: usize| everflame::store::document::encode::stack_id(documents.stacktraces[i].id);
+    for n in 0..3 {
+        let transaction = json!({ "@timestamp": NOON.millis() + n, "profile.ids": [id(0), id(1)] });
+        cluster.must("POST", "/test-traces/_doc", Some(&transaction));
+    }
+    cluster.refresh();
+    run(async {
+        let reader = ElasticReader::new(client(&cluster), None);
+        let foreign =
+            ForeignEvents { indices: vec!["test-traces".into()], stack_field: "profile.ids".into() };
+        let question = EventQuestion {
+            filter: EventFilter::QueryDsl(r#"{"match_all": {}}"#.into()),
+            fields: Vec::new(),
+            sample_size: 20_000,
+            seed: 1,
+            otel: false,
+            foreign: Some(foreign),
+            with_extent: true,
+        };
+        let set = reader.events(&question).await.unwrap();
+        assert_eq!(set.counts.iter().map(|count| count.events).collect::<Vec<_>>(), [3, 3]);
+        assert!(set.stacks.iter().all(|(_, node)| *node != 0));
+        assert_eq!(set.extent.map(|extent| extent.nanos()), Some(3_000_000));
+        let escape = ForeignEvents { indices: vec!["a/_doc/1?".into()], stack_field: "x".into() };
+        assert!(reader.events(&EventQuestion { foreign: Some(escape), ..question }).await.is_err());
     });
 }

@@ -195,6 +195,9 @@ impl Said {
         let mut problems = Vec::new();
         let indices = self.list("indices").filter(|indices| !indices.is_empty());
         let field = self.text("stacktrace_ids_field").filter(|field| !field.is_empty());
+        for name in indices.iter().flatten().filter(|name| !is_index(name)) {
+            problems.push(format!("[indices] must hold names of indices, got: [{name}]"));
+        }
         if indices.is_some() && field.is_none() {
             problems.push("[stacktrace_ids_field] is mandatory".into());
         }
@@ -248,6 +251,16 @@ impl Said {
             },
         })
     }
+}
+
+/// Names and patterns of indices become part of an address, so nothing else may stand there.
+fn is_index(name: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '*' | '+' | ':');
+    !name.is_empty()
+        && name.len() <= 255
+        && name.chars().all(fits)
+        && !name.starts_with('_')
+        && name.trim_matches('.') != ""
 }
 
 fn texts(name: &str, values: &[Value]) -> Result<Vec<String>, Failure> {
@@ -323,10 +336,26 @@ mod tests {
                 r#"{"aggregation_fields": ["a", "b", "c"]}"#,
                 "[aggregation_fields] must contain either one or two elements but contains [3] elements.",
             ),
+            (
+                r#"{"indices": ["a/_doc/1?x="], "stacktrace_ids_field": "f"}"#,
+                "[indices] must hold names of indices, got: [a/_doc/1?x=]",
+            ),
             (r#"{"limit": -1}"#, "[limit] must be greater than 0, got: -1"),
             (r#"{"datacenter_pue": 0.0}"#, "[datacenter_pue] must be greater than 0, got: 0"),
         ] {
             assert_eq!(message(body), format!("Validation Failed: 1: {expected};"), "{body}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_names_of_indices_gets_into_an_address() {
+        for name in ["traces-apm*", "logs-x.y_z", "remote:traces-*", "-traces-old*"] {
+            assert!(is_index(name), "{name}");
+        }
+        for name in
+            ["", "a/b", "..", ".", "_all/_doc", "a?b", "a#b", "a b", "a%2fb", "a\\b", "a\nb", "_cluster"]
+        {
+            assert!(!is_index(name), "{name:?}");
         }
     }
 

@@ -171,6 +171,14 @@ async fn foreign_events(
     question: &EventQuestion,
     foreign: &ForeignEvents,
 ) -> Result<EventSet> {
+    // They become part of an address; whoever asks has checked them, and nothing but a name gets through here.
+    if let Some(name) = foreign
+        .indices
+        .iter()
+        .find(|name| name.contains(['/', '?', '#', '%', '\\']) || name.contains(char::is_whitespace))
+    {
+        return Err(Error::Engine(format!("expected the name of an index, found {name:?}")));
+    }
     let generation = if question.otel { Generation::Otel } else { Generation::Classic };
     let none = EventFields::none();
     let (query, runtime) = query(&question.filter, &none)?;
