@@ -62,7 +62,7 @@ impl Node {
             address_or_line: frame.address_or_line,
             function: line.function.clone(),
             source: line.file.clone(),
-            line: line.line,
+            line: line.number,
             ..Self::default()
         }
     }

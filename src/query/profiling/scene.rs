@@ -29,8 +29,8 @@ pub struct Line {
     pub function: Arc<str>,
     /// Source file, empty when unknown.
     pub file: Arc<str>,
-    /// Line, 0 when unknown.
-    pub line: u32,
+    /// Line in the file, 0 when unknown.
+    pub number: u32,
     /// Identity among the nodes of one parent and among all functions.
     pub id: i32,
 }
@@ -183,7 +183,7 @@ fn frame(id: crate::model::FrameId, kind: FrameKind, detail: &FrameDetail) -> Fr
         .map(|line| Line {
             function: line.function.clone(),
             file: line.file.clone(),
-            line: line.line,
+            number: line.line,
             id: identity(&line.function, &line.file),
         })
         .collect();

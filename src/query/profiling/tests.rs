@@ -1,5 +1,6 @@
 //! Scenes made by hand through all three reductions.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::cost::Rates;
@@ -61,7 +62,8 @@ fn the_graph_has_levels_for_executables_and_threads_and_nodes_for_inlined_functi
         let node = &graph.nodes[number as usize];
         let name = if node.function.is_empty() { &node.executable } else { &node.function };
         let mark = if node.is_inlined { " inlined" } else { "" };
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "{:1$}{2:#x} {name:?}{mark} {3}/{4} at {5}\n",
             "",
             depth * 2,
@@ -69,7 +71,7 @@ fn the_graph_has_levels_for_executables_and_threads_and_nodes_for_inlined_functi
             node.exclusive,
             node.inclusive,
             node.address_or_line
-        ));
+        );
         open.extend(node.children.iter().rev().map(|child| (*child, depth + 1)));
     }
     insta::assert_snapshot!(text, @r#"

@@ -265,7 +265,7 @@ mod tests {
     fn what_kibana_asks_is_understood() {
         let selection = read(json!({ "bool": {
             "filter": [
-                { "range": { "@timestamp": { "gte": "1698624000", "lt": 1698624060, "format": "epoch_second" } } },
+                { "range": { "@timestamp": { "gte": "1698624000", "lt": 1_698_624_060, "format": "epoch_second" } } },
                 { "bool": { "should": [{ "match": { "process.executable.name": "a" } }], "minimum_should_match": 1 } },
             ],
             "must": [], "must_not": [{ "term": { "process.executable.name": { "value": "b" } } }], "should": [],

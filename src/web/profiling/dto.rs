@@ -102,7 +102,7 @@ impl<'s> StackTracesDto<'s> {
                     file_name: frame.lines.iter().map(|line| &*line.file).collect(),
                     function_name: frame.lines.iter().map(|line| &*line.function).collect(),
                     function_offset: Vec::new(),
-                    line_number: frame.lines.iter().map(|line| line.line).collect(),
+                    line_number: frame.lines.iter().map(|line| line.number).collect(),
                 });
             }
             let stack = StackTraceDto {
@@ -253,7 +253,7 @@ impl<'s> FunctionsDto<'s> {
                     address_or_line: frame.address_or_line,
                     function_name: &line.function,
                     file_name: &line.file,
-                    line_number: line.line,
+                    line_number: line.number,
                     executable_file_name: &frame.executable,
                 },
                 sub_groups: (!fields.is_empty()).then(|| groups(fields, &function.sub_groups)),

@@ -1,5 +1,7 @@
 //! Errors in the shape of Elasticsearch.
 
+use std::fmt::Write as _;
+
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -37,7 +39,7 @@ impl Failure {
 fn listed(problems: &[String]) -> String {
     let mut text = "Validation Failed: ".to_owned();
     for (i, problem) in problems.iter().enumerate() {
-        text.push_str(&format!("{}: {problem};", i + 1));
+        let _ = write!(text, "{}: {problem};", i + 1);
     }
     text
 }

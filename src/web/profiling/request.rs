@@ -260,7 +260,7 @@ fn is_index(name: &str) -> bool {
         && name.len() <= 255
         && name.chars().all(fits)
         && !name.starts_with('_')
-        && name.trim_matches('.') != ""
+        && !name.trim_matches('.').is_empty()
 }
 
 fn texts(name: &str, values: &[Value]) -> Result<Vec<String>, Failure> {

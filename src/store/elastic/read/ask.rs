@@ -30,7 +30,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    fn body(&self, aggregations: Value) -> Value {
+    fn body(&self, aggregations: &Value) -> Value {
         let mut body =
             json!({ "size": 0, "track_total_hits": false, "query": self.query, "aggs": aggregations });
         if !self.runtime.is_empty() {
@@ -81,7 +81,7 @@ impl Ask {
         search: &Search,
         aggregations: Value,
     ) -> Result<Value, CallError> {
-        let mut answer = self.search(&search.index, &search.body(aggregations)).await?;
+        let mut answer = self.search(&search.index, &search.body(&aggregations)).await?;
         Ok(answer["aggregations"].take())
     }
 
@@ -96,7 +96,7 @@ impl Ask {
 
     /// Exact number of documents that match, with further aggregations.
     pub(super) async fn count(&self, search: &Search, aggregations: Value) -> Result<(u64, Value)> {
-        let mut body = search.body(aggregations);
+        let mut body = search.body(&aggregations);
         body["track_total_hits"] = Value::Bool(true);
         match self.search(&search.index, &body).await {
             Ok(mut answer) => {

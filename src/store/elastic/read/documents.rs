@@ -67,7 +67,7 @@ pub(super) fn file_id(text: &str) -> Option<FileId> {
 pub(super) fn stack_trace(source: &Value) -> Option<Vec<(FrameId, FrameKind)>> {
     let ids = text(any(source, &["Stacktrace.frame.ids", "frame.ids"]));
     let types = text(any(source, &["Stacktrace.frame.types", "frame.types"]));
-    if !ids.is_ascii() || ids.len() % FRAME_CHARS != 0 || ids.len() > MAX_FRAMES * FRAME_CHARS {
+    if !ids.is_ascii() || !ids.len().is_multiple_of(FRAME_CHARS) || ids.len() > MAX_FRAMES * FRAME_CHARS {
         return None;
     }
     let runs = URL_SAFE_NO_PAD.decode(types).unwrap_or_default();

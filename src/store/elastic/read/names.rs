@@ -57,6 +57,7 @@ impl<K: Eq + std::hash::Hash + Copy, V: Clone> Memory<K, V> {
 type Lines = Option<Arc<[SourceLine]>>;
 type Name = Option<Arc<str>>;
 
+#[allow(clippy::ref_option, reason = "the value of a memory is an option as a whole")]
 fn lasts<T>(value: &Option<T>) -> Duration {
     if value.is_some() { KNOWN_FOR } else { UNKNOWN_FOR }
 }
