@@ -98,7 +98,8 @@ impl TreeBuilder {
         let node = &mut self.nodes[at as usize];
         node.total += samples;
         node.inlined &= link.inlined;
-        if samples > node.line_weight {
+        // Equals go by line, so that the picture does not depend on the order in which a store numbers its frames.
+        if samples > node.line_weight || (samples == node.line_weight && link.line < node.line) {
             node.line_weight = samples;
             node.line = link.line;
         }
