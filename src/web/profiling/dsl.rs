@@ -90,11 +90,7 @@ impl Reading {
             "range" => self.range(body, for_all)?,
             "exists" => {
                 let field = body["field"].as_str().ok_or_else(|| malformed(kind, body))?;
-                if field == TIMESTAMP {
-                    Filter::All
-                } else {
-                    Filter::Not(Box::new(Filter::Match(dimension(kind, field)?, Pattern::exact(""))))
-                }
+                if field == TIMESTAMP { Filter::All } else { exists(dimension(kind, field)?) }
             }
             "terms" => terms(body)?,
             "term" | "match" | "match_phrase" | "prefix" | "wildcard" => matching(kind, body)?,
@@ -178,7 +174,8 @@ impl Reading {
         Ok(Filter::All)
     }
 
-    /// A time as the mapping of events reads it: RFC 3339, or seconds since 1970, or relative to now.
+    /// A time as Elasticsearch reads it: RFC 3339, seconds since 1970 as text, milliseconds as a number, or relative to now;
+    /// a format that is said decides.
     fn instant(&self, value: &Value, format: &str) -> Result<UnixNanos, Failure> {
         let text = text("range", value)?;
         let refuse = || Failure::parse(format!("failed to parse date field [{text}] with format [{format}]"));
@@ -186,7 +183,11 @@ impl Reading {
             return time::instant("range", &text, self.now).map_err(|_| refuse());
         }
         if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.contains('-') {
-            let per_unit = if format.contains("epoch_millis") { 1e6 } else { 1e9 };
+            let in_millis = match format {
+                "" => value.is_number(),
+                format => format.contains("epoch_millis"),
+            };
+            let per_unit = if in_millis { 1e6 } else { 1e9 };
             if let Ok(whole) = text.parse::<u64>() {
                 return whole.checked_mul(per_unit as u64).map(UnixNanos).ok_or_else(refuse);
             }
@@ -196,6 +197,14 @@ impl Reading {
         let parsed = humantime::parse_rfc3339_weak(&full).map_err(|_| refuse())?;
         let since = parsed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(UnixNanos(since.as_nanos().try_into().unwrap_or(u64::MAX)))
+    }
+}
+
+/// Documents hold three of the fields always, as empty text where nothing is known; the others only where there is one.
+fn exists(dimension: Dimension) -> Filter {
+    match dimension {
+        Dimension::HostId | Dimension::Executable | Dimension::ThreadName => Filter::All,
+        other => Filter::Not(Box::new(Filter::Match(other, Pattern::exact("")))),
     }
 }
 
@@ -288,7 +297,11 @@ mod tests {
             (json!({ "match": { field: { "query": "a" } } }), is("a")),
             (json!({ "prefix": { field: "a" } }), is("a*")),
             (json!({ "wildcard": { field: { "value": "a*b" } } }), is("a*b")),
-            (json!({ "exists": { "field": field } }), Filter::Not(Box::new(is("")))),
+            (json!({ "exists": { "field": field } }), Filter::All),
+            (
+                json!({ "exists": { "field": "host.name" } }),
+                Filter::Not(Box::new(Filter::Match(Dimension::HostName, Pattern::exact("")))),
+            ),
             (json!({ "bool": {} }), Filter::All),
             (json!({ "bool": { "should": { "term": { field: "a" } } } }), Filter::Or(vec![is("a")])),
             // Beside a filter it only changes the score.
@@ -308,13 +321,15 @@ mod tests {
         let from = |gte: Value, format: &str| {
             read(json!({ "range": { "@timestamp": { "gte": gte, "format": format } } })).range.from.0
         };
-        assert_eq!(from(json!(1700), ""), 1_700_000_000_000);
+        assert_eq!(from(json!(1700), ""), 1_700_000_000);
+        assert_eq!(from(json!("1700"), ""), 1_700_000_000_000);
+        assert_eq!(from(json!(1700), "epoch_second"), 1_700_000_000_000);
         assert_eq!(from(json!("1700"), "epoch_millis"), 1_700_000_000);
         assert_eq!(from(json!("1970-01-01T00:00:01.000000005Z"), ""), 1_000_000_005);
         assert_eq!(from(json!("1970-01-02"), ""), 86_400_000_000_000);
         assert_eq!(from(json!("now-1m"), ""), NOW.0 - 60_000_000_000);
         let both = read(json!({ "range": { "@timestamp": { "gt": 1, "lte": 2 } } }));
-        assert_eq!((both.range.from.0, both.range.to.0), (1_000_000_001, 2_000_000_001));
+        assert_eq!((both.range.from.0, both.range.to.0), (1_000_001, 2_000_001));
         assert!(refused(json!({ "range": { "@timestamp": { "gte": "soon" } } })).contains("soon"));
     }
 
