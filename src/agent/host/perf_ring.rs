@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (112 bytes, Linux 4.1), which knows every bit used here.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Attributes {
     kind: u32,
     size: u32,

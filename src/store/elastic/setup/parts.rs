@@ -301,20 +301,20 @@ mod tests {
         }
     }
 
-    fn events(layout: &Layout) -> Value {
+    fn events(layout: Layout) -> Value {
         let of = |part: &Part| part.kind == PartKind::Component && part.name == "profiling-events";
-        parts(layout).into_iter().find(of).expect("a template of events").body["template"].clone()
+        parts(&layout).into_iter().find(of).expect("a template of events").body["template"].clone()
     }
 
     #[test]
     fn older_releases_get_what_they_know() {
-        let newest = events(&layout(Generation::Classic, 18, Lifecycle::Policy));
+        let newest = events(layout(Generation::Classic, 18, Lifecycle::Policy));
         assert_eq!(newest["settings"]["index"]["mode"], "logsdb");
         assert_eq!(newest["settings"]["index"]["mapping"]["source"]["mode"], "synthetic");
-        let middle = events(&layout(Generation::Classic, 17, Lifecycle::Policy));
+        let middle = events(layout(Generation::Classic, 17, Lifecycle::Policy));
         assert_eq!(middle["settings"]["index"]["mode"], "logsdb");
         assert_eq!(middle["mappings"]["_source"]["mode"], "synthetic");
-        let oldest = events(&layout(Generation::Classic, 12, Lifecycle::Policy));
+        let oldest = events(layout(Generation::Classic, 12, Lifecycle::Policy));
         assert_eq!(oldest["settings"]["index"]["mode"], Value::Null);
         assert_eq!(oldest["settings"]["index"]["mapping"], Value::Null);
         assert_eq!(oldest["mappings"]["_source"]["mode"], "synthetic");
