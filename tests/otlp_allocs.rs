@@ -1,7 +1,7 @@
 //! Memory that an export can make the collector take: few allocations for honest ones, a bounded peak for hostile
 //! ones. One test, because the counts are of the whole process.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::print_stderr)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -121,7 +121,7 @@ fn hostile(total: usize) {
                 Err(error) => error.to_string(),
             };
         });
-        println!(
+        eprintln!(
             "{name}: {} bytes, {allocations} allocations, {peak} bytes at most: {outcome}",
             message.len()
         );

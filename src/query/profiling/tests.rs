@@ -62,9 +62,9 @@ fn the_graph_has_levels_for_executables_and_threads_and_nodes_for_inlined_functi
         let node = &graph.nodes[number as usize];
         let name = if node.function.is_empty() { &node.executable } else { &node.function };
         let mark = if node.is_inlined { " inlined" } else { "" };
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "{:1$}{2:#x} {name:?}{mark} {3}/{4} at {5}\n",
+            "{:1$}{2:#x} {name:?}{mark} {3}/{4} at {5}",
             "",
             depth * 2,
             node.kind,

@@ -258,10 +258,12 @@ mod tests {
 
     const NOW: UnixNanos = UnixNanos::from_millis(1_763_734_000_000);
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it on the spot")]
     fn read(query: Value) -> Selection {
         selection(&query, NOW).unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it on the spot")]
     fn refused(query: Value) -> String {
         selection(&query, NOW).expect_err(&query.to_string()).to_string()
     }
@@ -357,7 +359,7 @@ mod tests {
             refused(query);
         }
         let mut deep = json!({ "match_all": {} });
-        for _ in 0..MAX_DEPTH + 1 {
+        for _ in 0..=MAX_DEPTH {
             deep = json!({ "bool": { "filter": [deep] } });
         }
         assert!(refused(deep).contains("deeper"));

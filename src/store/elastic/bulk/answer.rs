@@ -130,6 +130,7 @@ impl Outcome<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::Verdict::{Again, AlreadyThere, Blocked, Done, Rejected};
     use super::*;
 
     #[test]
@@ -148,7 +149,6 @@ mod tests {
         let answer = BulkAnswer::read(text.as_bytes()).unwrap();
         assert!(answer.errors);
         let verdicts: Vec<_> = answer.outcomes().map(Outcome::verdict).collect();
-        use Verdict::{Again, AlreadyThere, Blocked, Done, Rejected};
         assert_eq!(
             verdicts,
             [

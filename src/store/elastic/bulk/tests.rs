@@ -164,11 +164,11 @@ impl Server {
         }
     }
 
-    async fn writer(&self) -> Arc<ElasticWriter> {
-        self.writer_with(None).await
+    fn writer(&self) -> Arc<ElasticWriter> {
+        self.writer_with(None)
     }
 
-    async fn writer_with(&self, queue: Option<Arc<DiskQueue>>) -> Arc<ElasticWriter> {
+    fn writer_with(&self, queue: Option<Arc<DiskQueue>>) -> Arc<ElasticWriter> {
         let output = self.output();
         let writer = ElasticWriter::assemble(&output, Arc::new(Client::new(&output).unwrap()), queue);
         writer.set_shape(Shape::of(Generation::Classic));
@@ -195,7 +195,7 @@ fn batch(number: u64, samples: u64) -> Documents {
 #[tokio::test]
 async fn a_batch_is_stored_and_a_repeat_of_it_is_not() {
     let server = server(vec![fine()]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     assert_eq!(writer.write(batch(1, 100)).await.unwrap(), Written::default());
     assert_eq!(writer.write(batch(1, 100)).await.unwrap(), Written::default());
     assert_eq!(server.events(), 100);
@@ -207,7 +207,7 @@ async fn a_batch_is_stored_and_a_repeat_of_it_is_not() {
 #[tokio::test]
 async fn an_answer_that_was_cut_stores_once() {
     let server = server(vec![Does::StoresAndCuts, Does::Cuts, fine()]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     assert_eq!(writer.write(batch(1, 50)).await.unwrap(), Written::default());
     assert_eq!(server.events(), 50);
 }
@@ -218,7 +218,7 @@ async fn items_that_are_put_off_are_sent_again_by_themselves() {
         if number.is_multiple_of(3) { (429, "es_rejected_execution_exception") } else { (201, "") }
     });
     let server = server(vec![busy.clone(), busy, fine()]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     assert_eq!(writer.write(batch(1, 90)).await.unwrap(), Written::default());
     assert_eq!(server.events(), 90);
     let sizes = server.requests.lock().clone();
@@ -232,7 +232,7 @@ async fn one_conflict_in_a_thousand_costs_one_document() {
         if text.contains(".000000077Z\"") { (400, "document_parsing_exception") } else { (201, "") }
     });
     let server = server(vec![conflict]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     let written = writer.write(batch(1, 1000)).await.unwrap();
     assert_eq!(written.rejected_samples, 1);
     assert_eq!(written.reason.as_deref(), Some("told to"));
@@ -251,7 +251,7 @@ async fn when_nothing_is_taken_the_sender_is_asked_to_come_back() {
         (Does::Cuts, Some("protocol")),
     ] {
         let server = server(vec![does.clone()]).await;
-        let writer = server.writer().await;
+        let writer = server.writer();
         let error = writer.write(batch(1, 10)).await.unwrap_err();
         assert!(error.is_retryable(), "{does:?}: {error}");
         let hint = error.hint().unwrap_or_default();
@@ -278,7 +278,7 @@ async fn when_nothing_is_taken_the_sender_is_asked_to_come_back() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_cut_and_later_ones_are_smaller() {
     let server = server(vec![Does::Limits(100_000)]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     assert_eq!(writer.write(batch(1, 2000)).await.unwrap(), Written::default());
     assert_eq!(server.events(), 2000);
     assert!(writer.courier.flush_bytes() <= 100_000, "{}", writer.courier.flush_bytes());
@@ -287,7 +287,7 @@ async fn a_request_that_is_too_large_is_cut_and_later_ones_are_smaller() {
 #[tokio::test]
 async fn many_senders_share_requests() {
     let server = server(vec![fine()]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     let writes: Vec<_> = (0..300)
         .map(|number| {
             let writer = writer.clone();
@@ -305,7 +305,7 @@ async fn many_senders_share_requests() {
 #[tokio::test]
 async fn what_is_beyond_the_room_is_refused() {
     let server = server(vec![fine()]).await;
-    let writer = server.writer().await;
+    let writer = server.writer();
     let all = writer.room(ROOM_BYTES).await.unwrap();
     let error = writer.write(batch(1, 10)).await.unwrap_err();
     assert!(matches!(error, Error::Overloaded { .. }), "{error}");
@@ -319,7 +319,7 @@ async fn the_queue_takes_while_elasticsearch_is_away_and_everything_arrives_once
     let folder = TempDir::new().unwrap();
     let server = server(vec![Does::Cuts]).await;
     let queue = Arc::new(DiskQueue::open(folder.path(), 1 << 30).unwrap());
-    let writer = server.writer_with(Some(queue.clone())).await;
+    let writer = server.writer_with(Some(queue.clone()));
     for number in 0..20 {
         assert_eq!(writer.write(batch(number, 50)).await.unwrap(), Written::default());
     }
@@ -329,7 +329,7 @@ async fn the_queue_takes_while_elasticsearch_is_away_and_everything_arrives_once
     drop((writer, queue));
     *server.plan.lock() = vec![Does::StoresAndCuts, Does::Refuses(429, ""), fine()];
     let queue = Arc::new(DiskQueue::open(folder.path(), 1 << 30).unwrap());
-    let writer = server.writer_with(Some(queue)).await;
+    let writer = server.writer_with(Some(queue));
     let mut waited = 0;
     while server.events() < 1000 || writer.counters().get(Counter::DocumentsWritten) < 1000 {
         waited += 1;

@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::model::Dimension;
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make it on the spot")]
     fn check(filter: &Filter, expected: Value) {
         let fields = EventFields::all_mapped();
         let range = TimeRange { from: UnixNanos(0), to: UnixNanos(u64::MAX) };
