@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::collector::seen::STREAM_LIFETIME;
 use crate::collector::{self, Ingest};
-use crate::config::{CollectorSection, ElasticsearchOutput};
+use crate::config::{CollectorSection, ElasticsearchOutput, GenerationChoice};
 use crate::net::Shutdown;
 use crate::store::elastic::Client;
 use crate::store::elastic::bulk::ElasticWriter;
@@ -38,7 +39,12 @@ pub(super) async fn collector(
     let config = collector::Config::resolve(section);
     let writer = ElasticWriter::start(output, client.clone(), queue);
     writer.show(&metrics);
-    let ingest = Arc::new(Ingest::new(writer.clone()));
+    let mut ingest = Ingest::new(writer.clone());
+    // Where the shape is found out later, the shorter memory of aliases is right for data streams too.
+    if output.generation == Some(GenerationChoice::Otel) {
+        ingest = ingest.remembering_for(STREAM_LIFETIME);
+    }
+    let ingest = Arc::new(ingest);
     let collector = stack::bind_collector(section, &config, &ingest, writer.clone(), &metrics).await?;
     tracing::info!(
         address = %collector.address(),
