@@ -173,8 +173,9 @@ impl Follower {
     pub(crate) fn follow(&mut self, kernel: &mut dyn KernelSide, names: &mut KernelNames) {
         let (now_ns, cpu_ns) = (monotonic_ns(), thread_cpu_ns());
         self.executables.set_time(now_ns);
+        let ask = self.asks_early();
         let mut resolver =
-            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask: false };
+            FileResolver { executables: &self.executables, builder: &mut self.builder, heat: 0, ask };
         self.shares.begin_look();
         for event in self.events.drain() {
             self.counts.events += 1;
@@ -214,7 +215,7 @@ impl Follower {
         self.counts.cpu_ns += thread_cpu_ns().saturating_sub(cpu_ns);
     }
 
-    /// Whether tables are wanted before a sample asks for them.
+    /// Whether a table is wanted as soon as its file is mapped: it is there when the process is old enough to be told of.
     fn asks_early(&self) -> bool {
         !self.how.only_sampled && !self.without.tables
     }

@@ -52,16 +52,8 @@ impl Follower {
         }
         let later = self.young.split_off(&(now_ns + 1, 0));
         due.extend(std::mem::replace(&mut self.young, later).into_iter().map(|(_, pid)| pid));
-        let ask = self.asks_early();
         for pid in due {
             let Some(image) = self.table.live(pid).filter(|image| !image.kernel_thread) else { continue };
-            // Now and not when it was mapped: for most young processes a table would come too late, and those that are
-            // sampled ask for theirs.
-            for mapping in image.space.live().iter().filter(|_| ask) {
-                if let Content::Executable(executable, _) = &mapping.content {
-                    self.builder.ask(executable, 0);
-                }
-            }
             let builder = &self.builder;
             image.space.for_kernel(|executable| builder.table(executable), &mut self.mappings);
             match kernel.set_process(pid, &self.mappings) {
